@@ -1,0 +1,141 @@
+//! Writing a generation: every file in its final order, synced; the manifest last.
+
+use crate::{BuildError, backend::BuildCodes, progress::Watch};
+use rayon::prelude::*;
+use roxanne_core::{
+    build_codes::BuildCodec,
+    dataset::Dataset,
+    format::{
+        self, FormatError,
+        blob::BlobWriter,
+        keys::KeyList,
+        manifest::FileEntry,
+        nav::Nav,
+        page::{self, PageHeader},
+        record::RecordLayout,
+        superblock::{FIRST_PAGE_OFFSET, MAGIC, Superblock},
+    },
+    graph::Graph,
+    id::NodeId,
+};
+use std::{fs::File, io::Write, path::Path};
+
+/// Pages that are made in parallel and then written in one call.
+const BATCH_PAGES: usize = 2048;
+
+/// What graph.rx is made of. A *node* is numbered as the graph is, a *row* as the input is, an *id* as the index will be:
+/// `order[id] = node`, `new_of[node] = id`, `row_of[node] = row`.
+pub struct GraphFile<'a> {
+    /// Where the vectors are read from.
+    pub dataset: &'a Dataset,
+    /// The codes by node; the vectors themselves where the codec takes bytes.
+    pub codes: &'a BuildCodes,
+    /// How codes were made.
+    pub codec: &'a BuildCodec,
+    /// Neighbors by node.
+    pub graph: &'a Graph,
+    /// Nodes in the order of their ids.
+    pub order: &'a [NodeId],
+    /// Ids by node.
+    pub new_of: &'a [NodeId],
+    /// Rows of the input by node.
+    pub row_of: &'a [NodeId],
+    /// The node that reaches all others.
+    pub entry: NodeId,
+    /// The user's keys by row.
+    pub keys: &'a KeyList,
+    /// The shape of a page.
+    pub layout: RecordLayout,
+}
+
+impl GraphFile<'_> {
+    /// Writes graph.rx into `directory`.
+    ///
+    /// # Errors
+    /// What the disk or the dataset says; a stop.
+    pub fn write(&self, directory: &Path, generation: u64, watch: &Watch<'_>) -> Result<FileEntry, BuildError> {
+        let path = directory.join(format::GRAPH_FILE);
+        let io = |error| FormatError::Io { path: path.clone(), error };
+        let (n, layout) = (self.order.len() as u64, &self.layout);
+        let file_id = format::file_id(generation, format::GRAPH_FILE);
+        let page_count = layout.page_count(n);
+        let superblock = Superblock {
+            checksum: 0,
+            magic: MAGIC,
+            version: u64::from(format::VERSION),
+            epoch: 1,
+            file_id,
+            n,
+            page_count,
+            page_bytes: layout.page_bytes as u64,
+            record_bytes: layout.record_bytes as u64,
+            id_bits: layout.id_bits as u64,
+            max_degree: layout.max_degree as u64,
+            entry: u64::from(self.new_of[self.entry.index()].0),
+        };
+        watch.phase("pages", page_count, "pages");
+        let mut file = File::create_new(&path).map_err(io)?;
+        file.write_all(&superblock.to_head()).map_err(io)?;
+        let mut batch = vec![0u8; BATCH_PAGES * layout.page_bytes];
+        let mut first = 0;
+        while first < page_count {
+            let count = (page_count - first).min(BATCH_PAGES as u64) as usize;
+            let pages = &mut batch[..count * layout.page_bytes];
+            pages.par_chunks_mut(layout.page_bytes).enumerate().try_for_each_init(
+                || (Vec::new(), Vec::new()),
+                |(row, neighbors), (at, page)| self.fill(first + at as u64, file_id, page, row, neighbors),
+            )?;
+            file.write_all(pages).map_err(io)?;
+            first += count as u64;
+            watch.advance(count as u64)?;
+        }
+        file.sync_all().map_err(io)?;
+        Ok(FileEntry {
+            name: format::GRAPH_FILE.to_string(),
+            bytes: FIRST_PAGE_OFFSET + page_count * layout.page_bytes as u64,
+            payload_bytes: 0,
+        })
+    }
+
+    fn fill(&self, number: u64, file_id: u64, page: &mut [u8], row: &mut Vec<u8>, neighbors: &mut Vec<NodeId>) -> Result<(), BuildError> {
+        page.fill(0);
+        let first = self.layout.first_node(number) as usize;
+        let nodes = &self.order[first..(first + self.layout.per_page).min(self.order.len())];
+        for (slot, &node) in nodes.iter().enumerate() {
+            let input_row = u64::from(self.row_of[node.index()].0);
+            let vector = if self.codec.codes_are_rows() {
+                &self.codes.row(node.0)[..self.layout.row_bytes]
+            } else {
+                self.dataset.read_rows(input_row, 1, row)?;
+                row.as_slice()
+            };
+            neighbors.clear();
+            neighbors.extend(self.graph.neighbors(node).iter().map(|&neighbor| self.new_of[neighbor.index()]));
+            self.layout.write(page, slot, self.keys.record_key(input_row), vector, neighbors);
+        }
+        page::seal(page, PageHeader { file_id, page: number, live: nodes.len() as u16, ..PageHeader::default() });
+        Ok(())
+    }
+}
+
+/// Writes one blob file of `directory`.
+///
+/// # Errors
+/// What the disk says.
+pub fn write_blob(
+    directory: &Path,
+    generation: u64,
+    name: &str,
+    fill: impl FnOnce(&mut BlobWriter) -> Result<(), FormatError>,
+) -> Result<FileEntry, BuildError> {
+    let mut writer = BlobWriter::create(&directory.join(name), format::file_id(generation, name))?;
+    fill(&mut writer)?;
+    let payload_bytes = writer.finish()?;
+    Ok(FileEntry { name: name.to_string(), bytes: format::blob::file_bytes(payload_bytes), payload_bytes })
+}
+
+/// The navigation graph over new ids.
+pub fn renumber_nav(mut nav: Nav, new_of: &[NodeId]) -> Nav {
+    nav.ids.iter_mut().for_each(|id| *id = new_of[id.index()]);
+    nav
+}

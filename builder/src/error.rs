@@ -1,0 +1,141 @@
+//! Why a build gave no index. In every case the output path is as it was before.
+
+use crate::backend::BackendError;
+use roxanne_core::{
+    ErrorClass,
+    build_codes::{CodecError, RowError},
+    dataset::DatasetError,
+    format::{FormatError, keys::KeyListError},
+    pq::TrainError,
+};
+use std::path::PathBuf;
+
+/// See the module.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// `build` before `input`.
+    #[error("no input was given")]
+    NoInput,
+    /// The input cannot be read as vectors.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// No vectors, or more than one generation holds.
+    #[error("{source_name}: {n} vectors; an index holds 1 to {max}", max = roxanne_core::id::MAX_NODES)]
+    Count {
+        /// The input.
+        source_name: String,
+        /// Its rows.
+        n: u64,
+    },
+    /// One row cannot be indexed.
+    #[error("{source_name}: row {row}: {error}")]
+    Row {
+        /// The input.
+        source_name: String,
+        /// Which row.
+        row: u64,
+        /// Why.
+        error: RowError,
+    },
+    /// The metric does not fit the vectors.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// Keys that do not name the rows.
+    #[error(transparent)]
+    Keys(#[from] KeyListError),
+    /// A parameter out of range.
+    #[error("{name} {value} is not in {low} to {high}")]
+    Param {
+        /// Its name at the doors.
+        name: &'static str,
+        /// What was asked for.
+        value: String,
+        /// Least.
+        low: f64,
+        /// Most.
+        high: f64,
+    },
+    /// A code with more bytes than coordinates.
+    #[error("{asked} bytes a code; these vectors allow 1 to {widest}")]
+    PqBytes {
+        /// Asked for.
+        asked: usize,
+        /// Most.
+        widest: usize,
+    },
+    /// A node that no page holds.
+    #[error(
+        "a vector of {dim} coordinates with {max_degree} neighbors does not fit a 64 KiB page; use a smaller degree or a narrower type (f16)"
+    )]
+    RecordTooLarge {
+        /// Coordinates.
+        dim: usize,
+        /// Neighbors.
+        max_degree: usize,
+    },
+    /// Refused before any work.
+    #[error("the build needs {needed} bytes of {what}, {allowed} are allowed (`roxanne plan` shows the bill)")]
+    Budget {
+        /// Memory or disk.
+        what: &'static str,
+        /// By the plan.
+        needed: u64,
+        /// By the budget.
+        allowed: u64,
+    },
+    /// The output path holds something else.
+    #[error("{path}: {detail}; it was left untouched: remove it or choose another path")]
+    OutputExists {
+        /// The path.
+        path: PathBuf,
+        /// What is there.
+        detail: String,
+    },
+    /// Another build writes to the same path.
+    #[error("{path}: another build is writing here")]
+    Locked {
+        /// Its temporary directory.
+        path: PathBuf,
+    },
+    /// A file that could not be written.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// Too few sample rows, or the like.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// The device failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// Threads could not be started.
+    #[error("cannot start threads: {0}")]
+    Threads(String),
+    /// A graph that does not reach all nodes is never published.
+    #[error("only {reached} of {n} nodes are reachable: degree {max_degree} is too small for this data; raise it")]
+    Unreachable {
+        /// Reached from the entry.
+        reached: u64,
+        /// All.
+        n: u64,
+        /// The degree it was tried with.
+        max_degree: usize,
+    },
+    /// A stop was asked for.
+    #[error("stopped on request; nothing was left behind")]
+    Stopped,
+}
+
+impl BuildError {
+    /// How a door reports it.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            BuildError::NoInput | BuildError::Param { .. } | BuildError::PqBytes { .. } => ErrorClass::Usage,
+            BuildError::Dataset(DatasetError::Io { source, .. }) => ErrorClass::of_io(source),
+            BuildError::Budget { .. } => ErrorClass::Budget,
+            BuildError::Locked { .. } => ErrorClass::Busy,
+            BuildError::Format(error) => error.class(),
+            BuildError::Backend(_) | BuildError::Threads(_) => ErrorClass::Device,
+            BuildError::Stopped => ErrorClass::Interrupted,
+            _ => ErrorClass::BadInput,
+        }
+    }
+}

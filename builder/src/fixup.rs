@@ -1,0 +1,116 @@
+//! Every node must be found: whatever the entry point does not reach gets an in-edge from its nearest reached candidate with room.
+//!
+//! Rows are never cut, so nothing that was reachable can be lost and no row passes R. Nodes without any in-edge come first: linking the head of
+//! a chain brings the rest of it along.
+
+use crate::{backend::BuildCodes, reservoir::Reservoirs};
+use roxanne_core::{
+    graph::Graph,
+    id::NodeId,
+    random::CounterRng,
+    search::{BeamSearch, Space, search_in_ram},
+    tile::{BuildMetric, entry_row},
+};
+
+/// The node from which all others must be reachable: of a few sampled nodes the one nearest to a sample.
+pub fn entry_point(codes: &BuildCodes, seed: u64) -> NodeId {
+    let rng = CounterRng::new(seed).part(0xE117);
+    let some = rng.part(1).sample(codes.n() as u64, 256);
+    let others = rng.part(2).sample(codes.n() as u64, 1024);
+    let total =
+        |&a: &u64| -> u64 { others.iter().map(|&b| u64::from(codes.metric.distance(codes.row(a as u32), codes.row(b as u32)))).sum() };
+    NodeId(some.iter().min_by_key(|a| (total(a), **a)).map_or(0, |&a| a as u32))
+}
+
+/// Adds edges until `entry` reaches every node; returns how many. At the end reachability is 100%.
+pub fn link_unreachable(codes: &BuildCodes, reservoirs: &Reservoirs, entry: NodeId, graph: &mut Graph) -> u64 {
+    let n = graph.n();
+    let mut reached = vec![false; n];
+    // Reached nodes in the order they were reached: the last resort looks for room from the youngest back.
+    let mut order = graph.reach(entry, &mut reached);
+    if order.len() == n {
+        return 0;
+    }
+    let mut has_in_edge = vec![false; n];
+    for node in 0..n as u32 {
+        graph.neighbors(NodeId(node)).iter().for_each(|neighbor| has_in_edge[neighbor.index()] = true);
+    }
+    let heads = (0..n).filter(|&i| !has_in_edge[i]);
+    let rest = (0..n).filter(|&i| has_in_edge[i]);
+    let (mut added, mut candidates, mut search) = (0, Vec::new(), BeamSearch::default());
+    for node in heads.chain(rest) {
+        if reached[node] {
+            continue;
+        }
+        let id = NodeId(node as u32);
+        let room = |graph: &Graph, from: NodeId| graph.neighbors(from).len() < graph.max_degree();
+        reservoirs.sorted(node, &mut candidates);
+        let mut from = candidates.iter().map(|&e| NodeId(entry_row(e))).find(|c| reached[c.index()] && room(graph, *c));
+        if from.is_none() {
+            let mut space = RamSpace { codes, graph, query: id };
+            search_in_ram(&mut space, &[entry], 64, &mut search, |_| {});
+            from = search.found().map(|f| f.id).find(|&f| room(graph, f));
+        }
+        // A full row's node stays behind its successors; each newly linked node brings room of its own, so this ends.
+        while let (None, Some(&last)) = (from, order.last()) {
+            if room(graph, last) {
+                from = Some(last);
+            } else {
+                order.pop();
+            }
+        }
+        let Some(from) = from else { break };
+        graph.push(from, id);
+        added += 1;
+        order.extend(graph.reach(id, &mut reached));
+    }
+    added
+}
+
+/// A graph in RAM over build codes, searched for the neighborhood of one of its rows.
+pub struct RamSpace<'a> {
+    /// The vectors.
+    pub codes: &'a BuildCodes,
+    /// The graph.
+    pub graph: &'a Graph,
+    /// The row that is looked for.
+    pub query: NodeId,
+}
+
+impl Space for RamSpace<'_> {
+    fn distance(&mut self, node: NodeId) -> u32 {
+        distance(self.codes, self.query, node)
+    }
+    fn expand(&mut self, node: NodeId, neighbors: &mut Vec<NodeId>) {
+        neighbors.extend_from_slice(self.graph.neighbors(node));
+    }
+}
+
+/// Build distance of two rows.
+pub fn distance(codes: &BuildCodes, a: NodeId, b: NodeId) -> u32 {
+    let metric: BuildMetric = codes.metric;
+    metric.distance(codes.row(a.0), codes.row(b.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn islands_and_full_hubs_are_linked_within_the_degree() {
+        for (n, degree) in [(1usize, 1), (2, 1), (50, 1), (300, 2), (300, 7)] {
+            let codes = BuildCodes { metric: BuildMetric::L2, stride: 32, bytes: (0..n).flat_map(|i| [(i % 251) as u8; 32]).collect() };
+            let mut graph = Graph::new(n, degree);
+            for i in 0..n as u32 {
+                // All point at node 0, which is full with the next few.
+                graph.set(NodeId(i), &if i == 0 { (1..=degree.min(n - 1) as u32).map(NodeId).collect() } else { vec![NodeId(0)] });
+            }
+            let entry = entry_point(&codes, 1);
+            link_unreachable(&codes, &Reservoirs::new(n, 4), entry, &mut graph);
+            let mut reached = vec![false; n];
+            let count = graph.reach(entry, &mut reached).len();
+            // With R = 1 and every row full nothing can be added; the caller refuses such a build.
+            assert!(count == n || degree == 1, "n {n} R {degree}: {count}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! From a dataset to build codes: every row is read once, checked, and turned into bytes. Streamed; only the codes stay.
+
+use crate::{BuildError, backend::BuildCodes, progress::Watch};
+use rayon::prelude::*;
+use roxanne_core::{build_codes::BuildCodec, dataset::Dataset, metric::Metric, random::CounterRng};
+use xxhash_rust::xxh3::Xxh3;
+
+/// Rows that the codec's range is learned from.
+const CODEC_SAMPLE: u64 = 16_384;
+/// Rows that one task reads at once.
+const CHUNK_ROWS: usize = 8192;
+
+/// Learns the codec from a sample.
+///
+/// # Errors
+/// Unreadable or unusable rows, named; a metric that does not fit.
+pub fn learn_codec(dataset: &Dataset, metric: Metric, seed: u64) -> Result<BuildCodec, BuildError> {
+    let rows = CounterRng::new(seed).part(0xC0DE).sample(dataset.n(), CODEC_SAMPLE);
+    let dim = dataset.dim();
+    let mut sample = vec![0f32; rows.len() * dim];
+    sample.par_chunks_mut(dim).zip(&rows).try_for_each_init(Vec::new, |buffer, (out, &row)| -> Result<(), BuildError> {
+        dataset.read_rows_f32(row, 1, buffer)?;
+        check(dataset, metric, row, buffer)?;
+        out.copy_from_slice(buffer);
+        Ok(())
+    })?;
+    Ok(BuildCodec::learn(dataset.element(), metric, dim, &sample)?)
+}
+
+fn check(dataset: &Dataset, metric: Metric, row: u64, values: &[f32]) -> Result<(), BuildError> {
+    BuildCodec::check_row(metric, values).map_err(|error| BuildError::Row { source_name: dataset.source().to_string(), row, error })
+}
+
+/// Reads, checks and encodes all rows. The fingerprint of every row read goes into the generation's number.
+///
+/// # Errors
+/// The first bad row of a chunk, by number; what reading says.
+pub fn encode_all(dataset: &Dataset, codec: &BuildCodec, watch: &Watch<'_>, metric: Metric) -> Result<(BuildCodes, u64), BuildError> {
+    let (n, dim, stride) = (dataset.n() as usize, dataset.dim(), codec.stride());
+    let mut bytes = vec![0u8; n * stride];
+    watch.phase("read", n as u64, "rows");
+    let read_chunk = |raw: &mut Vec<u8>, chunk: usize, out: &mut [u8]| -> Result<u64, BuildError> {
+        let (first, count) = (chunk * CHUNK_ROWS, out.len() / stride);
+        dataset.read_rows(first as u64, count, raw)?;
+        let row_bytes = dataset.row_bytes();
+        let (mut values, mut scratch, mut code) = (vec![0f32; dim], Vec::new(), Vec::new());
+        for (at, (raw, out)) in raw.chunks_exact(row_bytes).zip(out.chunks_exact_mut(stride)).enumerate() {
+            dataset.element().decode(raw, &mut values);
+            check(dataset, metric, (first + at) as u64, &values)?;
+            code.clear();
+            codec.encode(raw, &mut scratch, &mut code);
+            out.copy_from_slice(&code);
+        }
+        watch.advance(count as u64)?;
+        let mut hash = Xxh3::new();
+        hash.update(raw);
+        Ok(hash.digest())
+    };
+    let chunk_hashes: Vec<Result<u64, BuildError>> =
+        bytes.par_chunks_mut(CHUNK_ROWS * stride).enumerate().map_init(Vec::new, |raw, (chunk, out)| read_chunk(raw, chunk, out)).collect();
+    let mut hash = Xxh3::new();
+    for chunk in chunk_hashes {
+        hash.update(&chunk?.to_le_bytes());
+    }
+    Ok((BuildCodes { metric: codec.build_metric(), stride, bytes }, hash.digest()))
+}

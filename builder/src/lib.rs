@@ -1,0 +1,426 @@
+//! Vectors in, one index generation out.
+//!
+//! ```no_run
+//! use roxanne_builder::Builder;
+//! use roxanne_core::metric::Metric;
+//! let report = Builder::new(Metric::L2).input("base.fbin")?.build("my.rx")?;
+//! println!("{} vectors in {:.1} s", report.n, report.seconds);
+//! # Ok::<(), roxanne_builder::BuildError>(())
+//! ```
+//! The flow: rows are read once and become bytes ([`input`]); overlapping clusters, all pairs in each leaf, reservoirs, prune, fix-up
+//! ([`graph_build`]) on a [`backend`]; codebook and codes ([`codebook`]); the order on disk ([`shuffle`]); files ([`emit`]). Same input,
+//! parameters and seed: the same bytes, on any number of threads and at every SIMD level.
+
+pub mod backend;
+pub mod codebook;
+pub mod emit;
+mod error;
+pub mod fixup;
+pub mod graph_build;
+pub mod input;
+mod output;
+pub mod partition;
+pub mod plan;
+pub mod progress;
+pub mod reservoir;
+pub mod shuffle;
+pub mod vamana;
+
+pub use error::BuildError;
+pub use plan::Plan;
+pub use progress::{Observer, Phase};
+pub use roxanne_core::Budget;
+
+use backend::{Backend, BuildCodes, cpu::Cpu};
+use graph_build::{BuiltGraph, GraphParams, StageWork, build_graph};
+use output::Output;
+use partition::PartitionParams;
+use progress::{Silent, Watch};
+use roxanne_core::{
+    dataset::Dataset,
+    format::{self, keys::KeyList, manifest::Manifest, nav::Nav, record::RecordLayout},
+    id::{MAX_NODES, NodeId},
+    metric::Metric,
+    prune::{Alpha, PruneParams},
+    random::CounterRng,
+    simd::SimdLevel,
+};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+    time::Instant,
+};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// What shapes an index.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BuildParams {
+    /// Neighbors a node keeps at most (R).
+    pub max_degree: usize,
+    /// RobustPrune's alpha, on squared distances for L2, cosine and inner product.
+    pub alpha: f64,
+    /// Neighbors that a row of a leaf gives and takes (1 to 16): 5 for quality, 3 for speed.
+    pub leaf_k: usize,
+    /// Candidates kept for the prune: 96 for quality, 64 for speed.
+    pub reservoir: usize,
+    /// A cluster of at most this many vectors is a leaf.
+    pub leaf_max: usize,
+    /// Bytes of a PQ code; `None` is min(dim, max(32, dim / 8)).
+    pub pq_bytes: Option<usize>,
+    /// Seed of every random choice.
+    pub seed: u64,
+}
+
+impl Default for BuildParams {
+    fn default() -> BuildParams {
+        BuildParams { max_degree: 48, alpha: 1.2, leaf_k: 5, reservoir: 96, leaf_max: 256, pq_bytes: None, seed: 1 }
+    }
+}
+
+impl BuildParams {
+    /// The graph's part of it.
+    ///
+    /// # Errors
+    /// A value out of range, by name.
+    pub fn graph(&self) -> Result<GraphParams, BuildError> {
+        let check = |name: &'static str, value: usize, low: usize, high: usize| {
+            if (low..=high).contains(&value) {
+                Ok(())
+            } else {
+                Err(BuildError::Param { name, value: value.to_string(), low: low as f64, high: high as f64 })
+            }
+        };
+        check("degree", self.max_degree, 2, 1024)?;
+        check("leaf-k", self.leaf_k, 1, 16)?;
+        check("reservoir", self.reservoir, 1, 1024)?;
+        check("leaf-max", self.leaf_max, 8, 4096)?;
+        let alpha = Alpha::from_f64(self.alpha).ok_or_else(|| BuildError::Param {
+            name: "alpha",
+            value: self.alpha.to_string(),
+            low: 1.0,
+            high: 10.0,
+        })?;
+        let partition = PartitionParams { leaf_max: self.leaf_max, leaf_min: self.leaf_max / 4, ..PartitionParams::default() };
+        Ok(GraphParams {
+            partition,
+            leaf_k: self.leaf_k,
+            reservoir: self.reservoir,
+            prune: PruneParams { max_degree: self.max_degree, alpha },
+            seed: self.seed,
+        })
+    }
+}
+
+/// What a build did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// Vectors.
+    pub n: u64,
+    /// Coordinates.
+    pub dim: usize,
+    /// Wall time.
+    pub seconds: f64,
+    /// Where it went.
+    pub phases: Vec<Phase>,
+    /// Pairs and seconds of the graph's stages.
+    pub work: StageWork,
+    /// Most memory the process ever had (the kernel's own high-water mark).
+    pub peak_rss_bytes: u64,
+    /// Bytes of the index.
+    pub index_bytes: u64,
+    /// Bytes of a PQ code.
+    pub code_bytes: usize,
+    /// Whether codes are of rotated vectors (OPQ).
+    pub rotated: bool,
+    /// Recall@10 by code alone on held-out vectors; `None` where there were too few to hold any out.
+    pub pq_quality: Option<f64>,
+    /// The index was there already, complete and of the same parameters and input; nothing was done.
+    pub already_complete: bool,
+    /// What computed it.
+    pub backend: String,
+}
+
+/// A build, described step by step and then run.
+pub struct Builder {
+    metric: Metric,
+    params: BuildParams,
+    budget: Budget,
+    threads: usize,
+    level: SimdLevel,
+    observer: Arc<dyn Observer>,
+    stop: Arc<AtomicBool>,
+    keys: Option<KeyList>,
+    dataset: Option<Dataset>,
+}
+
+impl Builder {
+    /// A build under `metric` with default parameters, no limits, all threads.
+    pub fn new(metric: Metric) -> Builder {
+        Builder {
+            metric,
+            params: BuildParams::default(),
+            budget: Budget::default(),
+            threads: 0,
+            level: SimdLevel::detected(),
+            observer: Arc::new(Silent),
+            stop: Arc::default(),
+            keys: None,
+            dataset: None,
+        }
+    }
+
+    /// Parameters of the index.
+    pub fn params(self, params: BuildParams) -> Builder {
+        Builder { params, ..self }
+    }
+
+    /// Limits: planned for, refused when too small, never exceeded.
+    pub fn budget(self, budget: Budget) -> Builder {
+        Builder { budget, ..self }
+    }
+
+    /// Threads; 0 is one a core.
+    pub fn threads(self, threads: usize) -> Builder {
+        Builder { threads, ..self }
+    }
+
+    /// SIMD level of the kernels, one that this processor has; all give the same index.
+    pub fn simd(self, level: SimdLevel) -> Builder {
+        Builder { level, ..self }
+    }
+
+    /// Hears of progress.
+    pub fn observer(self, observer: Arc<dyn Observer>) -> Builder {
+        Builder { observer, ..self }
+    }
+
+    /// Setting it to true stops the build at its next step; nothing is left behind.
+    pub fn stop(self, stop: Arc<AtomicBool>) -> Builder {
+        Builder { stop, ..self }
+    }
+
+    /// The users' own keys, one a row; without them keys are row numbers.
+    pub fn keys(self, keys: KeyList) -> Builder {
+        Builder { keys: Some(keys), ..self }
+    }
+
+    /// The vectors: a file, or `synth:…`. Under Hamming u8 rows are packed bits.
+    ///
+    /// # Errors
+    /// Absent, malformed, of an unknown format.
+    pub fn input(self, source: &str) -> Result<Builder, BuildError> {
+        let dataset = Dataset::open(source)?;
+        Ok(self.dataset(dataset))
+    }
+
+    /// The vectors, opened.
+    pub fn dataset(self, dataset: Dataset) -> Builder {
+        Builder { dataset: Some(dataset), ..self }
+    }
+
+    /// The dataset as the metric sees it.
+    fn prepare(&mut self) -> Result<&Dataset, BuildError> {
+        let dataset = self.dataset.take().ok_or(BuildError::NoInput)?;
+        let packed = self.metric == Metric::Hamming && dataset.element() == roxanne_core::element::ElementType::U8;
+        let dataset = if packed { dataset.into_binary()? } else { dataset };
+        if dataset.n() == 0 || dataset.n() > MAX_NODES {
+            return Err(BuildError::Count { source_name: dataset.source().to_string(), n: dataset.n() });
+        }
+        self.keys.get_or_insert(KeyList::Rows(dataset.n())).check(dataset.n())?;
+        Ok(self.dataset.insert(dataset))
+    }
+
+    /// The bill, without doing any work.
+    ///
+    /// # Errors
+    /// No input, or a shape or parameter that no build can have. Budgets are not checked: see [`Plan::check`].
+    pub fn plan(&mut self) -> Result<Plan, BuildError> {
+        self.prepare()?;
+        self.params.graph()?;
+        let dataset = self.dataset.as_ref().ok_or(BuildError::NoInput)?;
+        plan::plan(dataset, self.metric, &self.params, self.keys.as_ref().map_or(0, KeyList::payload_bytes))
+    }
+
+    /// Builds the index directory `out`.
+    ///
+    /// # Errors
+    /// Bad input, a budget too small, a full disk, `out` there already with other content; in all of them `out` is as it was before.
+    pub fn build(mut self, out: impl AsRef<Path>) -> Result<Report, BuildError> {
+        let start = Instant::now();
+        let plan = self.plan()?;
+        plan.check(&self.budget)?;
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build().map_err(|e| BuildError::Threads(e.to_string()))?;
+        let out = out.as_ref();
+        pool.install(|| self.run(out, &plan, start))
+    }
+
+    fn run(&self, out: &Path, plan: &Plan, start: Instant) -> Result<Report, BuildError> {
+        let dataset = self.dataset.as_ref().ok_or(BuildError::NoInput)?;
+        let watch = Watch::new(self.observer.as_ref(), &self.stop);
+        let backend = Cpu::at_level(self.level);
+        let params = self.manifest_params(dataset, plan)?;
+        let mut report = Report {
+            n: plan.n,
+            dim: plan.dim,
+            seconds: 0.0,
+            phases: Vec::new(),
+            work: StageWork::default(),
+            peak_rss_bytes: 0,
+            index_bytes: 0,
+            code_bytes: plan.code_bytes,
+            rotated: false,
+            pq_quality: None,
+            already_complete: false,
+            backend: backend.name(),
+        };
+        let (output, generation) = match Output::begin(out, &params)? {
+            Output::Complete(manifest) => {
+                report.already_complete = true;
+                report.rotated = manifest.param("rotated") == Some("true");
+                (None, *manifest)
+            }
+            Output::Begun(partial) => {
+                let manifest = self.make(dataset, plan, params, &backend, &watch, partial.directory(), &mut report)?;
+                watch.phase("commit", 1, "index");
+                manifest.write(partial.directory())?;
+                (Some(partial), manifest)
+            }
+        };
+        if let Some(partial) = output {
+            partial.commit()?;
+        }
+        report.phases = watch.finish();
+        report.index_bytes = generation.total_bytes();
+        report.seconds = start.elapsed().as_secs_f64();
+        report.peak_rss_bytes = peak_rss_bytes();
+        Ok(report)
+    }
+
+    /// How the index is built, as the manifest tells it. Equal lines mean an equal index.
+    fn manifest_params(&self, dataset: &Dataset, plan: &Plan) -> Result<Vec<(String, String)>, BuildError> {
+        // A sample stands for the input here, so that a finished build of a big file is recognised at once.
+        let (mut rows, mut row) = (Vec::new(), Vec::new());
+        for at in CounterRng::new(7).sample(dataset.n(), 512) {
+            dataset.read_rows(at, 1, &mut row)?;
+            rows.extend_from_slice(&row);
+        }
+        let keys = self.keys.as_ref().map_or_else(|| "rows".to_string(), |keys| format!("{:016x}", keys.fingerprint()));
+        let p = &self.params;
+        let lines = [
+            ("shape", format!("{} x {} {} {}", plan.n, plan.dim, plan.element, plan.metric)),
+            ("degree", p.max_degree.to_string()),
+            ("alpha", p.alpha.to_string()),
+            ("leaf-k", p.leaf_k.to_string()),
+            ("leaf-max", p.leaf_max.to_string()),
+            ("reservoir", p.reservoir.to_string()),
+            ("pq-bytes", plan.code_bytes.to_string()),
+            ("seed", p.seed.to_string()),
+            ("shards", "1".to_string()),
+            ("keys", keys),
+            ("input-sample", format!("{:016x}", xxh3_64(&rows))),
+        ];
+        Ok(lines.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
+    }
+
+    /// All files but the manifest, which is returned.
+    #[allow(clippy::too_many_arguments)]
+    fn make(
+        &self,
+        dataset: &Dataset,
+        plan: &Plan,
+        mut params: Vec<(String, String)>,
+        backend: &dyn Backend,
+        watch: &Watch<'_>,
+        directory: &Path,
+        report: &mut Report,
+    ) -> Result<Manifest, BuildError> {
+        let graph_params = self.params.graph()?;
+        let keys = self.keys.as_ref().ok_or(BuildError::NoInput)?;
+        let codec = input::learn_codec(dataset, self.metric, self.params.seed)?;
+        let (codes, content) = input::encode_all(dataset, &codec, watch, self.metric)?;
+        let BuiltGraph { codes, order: row_of, graph, entry, work } = build_graph(codes, &graph_params, backend, watch)?;
+        report.work = work;
+
+        let n = codes.n();
+        let layout = RecordLayout::new(plan.element, plan.dim, self.params.max_degree, plan.n)
+            .ok_or(BuildError::RecordTooLarge { dim: plan.dim, max_degree: self.params.max_degree })?;
+        watch.phase("order and codes", 2 * n as u64, "rows");
+        let identity: Vec<NodeId> = (0..n as u32).map(NodeId).collect();
+        let (order, trained) = rayon::join(
+            || shuffle::page_order(&graph, entry, layout.per_page, watch),
+            || -> Result<_, BuildError> {
+                let (codebook, training) = codebook::train(&codes, &codec, self.metric, plan.code_bytes, self.params.seed)?;
+                let mut pq = Vec::with_capacity(n * plan.code_bytes);
+                for part in identity.chunks(1 << 17) {
+                    pq.extend(backend.encode(&codes, &codec, &codebook, part)?);
+                    watch.advance(part.len() as u64)?;
+                }
+                Ok((codebook, training, pq))
+            },
+        );
+        let (order, (codebook, training, pq)) = (order?, trained?);
+        report.rotated = codebook.is_rotated();
+        report.pq_quality = training.candidates.iter().find(|c| c.turn == training.chosen).and_then(|c| c.quality);
+        let mut new_of = identity;
+        order.iter().enumerate().for_each(|(new, node)| new_of[node.index()] = NodeId(new as u32));
+        let mut new_of_row = vec![NodeId(0); n];
+        row_of.iter().zip(&new_of).for_each(|(row, &new)| new_of_row[row.index()] = new);
+
+        let nav = build_nav(&codes, &graph_params, backend, watch)?;
+
+        params.push(("rotated".to_string(), codebook.is_rotated().to_string()));
+        let text: String = params.iter().map(|(name, value)| format!("{name} {value}\n")).collect();
+        let generation = xxh3_64(format!("{text}{content:016x}").as_bytes());
+        let file = emit::GraphFile {
+            dataset,
+            codes: &codes,
+            codec: &codec,
+            graph: &graph,
+            order: &order,
+            new_of: &new_of,
+            row_of: &row_of,
+            entry,
+            keys,
+            layout,
+        };
+        let mut files = vec![file.write(directory, generation, watch)?];
+        watch.phase("codes and keys", 1, "step");
+        files.push(emit::write_blob(directory, generation, format::CODES_FILE, |blob| {
+            order.iter().try_for_each(|node| blob.write(&pq[node.index() * plan.code_bytes..][..plan.code_bytes]))
+        })?);
+        files.push(emit::write_blob(directory, generation, format::CODEBOOK_FILE, |blob| {
+            blob.write(&codec.to_bytes())?;
+            blob.write(&codebook.to_bytes())
+        })?);
+        let nav = emit::renumber_nav(nav, &new_of);
+        files.push(emit::write_blob(directory, generation, format::NAV_FILE, |blob| blob.write(&nav.to_bytes()))?);
+        files.push(emit::write_blob(directory, generation, format::KEYS_FILE, |blob| keys.write(blob, |row| new_of_row[row]))?);
+        watch.advance(1)?;
+        Ok(Manifest { generation, n: plan.n, dim: plan.dim, element: plan.element, metric: plan.metric, params, files })
+    }
+}
+
+/// Nodes and degree of the navigation graph over `n` vectors: 1%, of degree 32.
+pub(crate) fn nav_params(n: u64) -> (u64, usize) {
+    ((n / 100).max(n.min(256)), 32)
+}
+
+fn build_nav(codes: &BuildCodes, params: &GraphParams, backend: &dyn Backend, watch: &Watch<'_>) -> Result<Nav, BuildError> {
+    let (count, max_degree) = nav_params(codes.n() as u64);
+    watch.phase("navigation", count, "rows");
+    let ids = CounterRng::new(params.seed).part(0x7A51).sample(codes.n() as u64, count);
+    let bytes = ids.iter().flat_map(|&id| codes.row(id as u32)).copied().collect();
+    let sample = BuildCodes { metric: codes.metric, stride: codes.stride, bytes };
+    let params = GraphParams { prune: PruneParams { max_degree, ..params.prune }, ..params.clone() };
+    let stop = AtomicBool::new(false);
+    let built = build_graph(sample, &params, backend, &Watch::new(&Silent, &stop))?;
+    watch.advance(count)?;
+    Ok(Nav { ids: built.order.iter().map(|place| NodeId(ids[place.index()] as u32)).collect(), graph: built.graph, entry: built.entry })
+}
+
+/// The process's high-water mark of resident memory; 0 where the kernel does not tell.
+pub fn peak_rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    line.and_then(|l| l.trim().strip_suffix(" kB")).and_then(|kb| kb.trim().parse::<u64>().ok()).map_or(0, |kb| kb * 1024)
+}

@@ -1,0 +1,104 @@
+//! The bill before the work: bytes of memory and disk, from the same structures that the build will allocate.
+
+use crate::{BuildError, BuildParams, codebook::auto_pq_bytes, graph_build::BATCH_MEMBERS, nav_params, reservoir::Reservoirs};
+use roxanne_core::{
+    budget::Budget,
+    build_codes::BuildCodec,
+    dataset::Dataset,
+    element::ElementType,
+    format::{blob::file_bytes, nav::Nav, record::RecordLayout, superblock::FIRST_PAGE_OFFSET},
+    metric::Metric,
+};
+
+/// What the process takes before any vector is read: code, allocator, threads' stacks and scratch.
+const BASE_RAM: u64 = 24 << 20;
+
+/// What a build will take and give.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Vectors.
+    pub n: u64,
+    /// Coordinates.
+    pub dim: usize,
+    /// Their type.
+    pub element: ElementType,
+    /// What near means.
+    pub metric: Metric,
+    /// Bytes of a PQ code.
+    pub code_bytes: usize,
+    /// Bytes of a node on disk.
+    pub record_bytes: usize,
+    /// Nodes in a page.
+    pub records_per_page: usize,
+    /// Bytes of a page.
+    pub page_bytes: usize,
+    /// Bytes of the finished index.
+    pub index_bytes: u64,
+    /// Most memory during the build.
+    pub peak_ram_bytes: u64,
+    /// Memory to serve it: codes, codebook, navigation graph, a searcher.
+    pub serve_ram_bytes: u64,
+    /// Most disk during the build; the index itself, as nothing is written twice.
+    pub disk_bytes: u64,
+}
+
+/// Plans a build.
+///
+/// # Errors
+/// A shape or parameter that no build can have.
+pub fn plan(dataset: &Dataset, metric: Metric, params: &BuildParams, key_bytes: u64) -> Result<Plan, BuildError> {
+    let (n, dim, element) = (dataset.n(), dataset.dim(), dataset.element());
+    let codec = BuildCodec::learn(element, metric, dim, &[])?;
+    let code_bytes = params.pq_bytes.unwrap_or_else(|| auto_pq_bytes(metric, dim));
+    let widest = if metric == Metric::Hamming { dim / 8 } else { codec.pq_dim() };
+    if code_bytes == 0 || code_bytes > widest {
+        return Err(BuildError::PqBytes { asked: code_bytes, widest });
+    }
+    let layout =
+        RecordLayout::new(element, dim, params.max_degree, n).ok_or(BuildError::RecordTooLarge { dim, max_degree: params.max_degree })?;
+    let pq_dim = codec.pq_dim() as u64;
+    let rotation = if metric == Metric::Manhattan { 0 } else { 2 * pq_dim * pq_dim };
+    let (nav_n, nav_degree) = nav_params(n);
+    let blobs = [n * code_bytes as u64, 32 + rotation + 512 * pq_dim, 16 + nav_n * (8 + 4 * nav_degree as u64), key_bytes];
+    let index_bytes = FIRST_PAGE_OFFSET + layout.page_count(n) * layout.page_bytes as u64 + blobs.into_iter().map(file_bytes).sum::<u64>();
+
+    let graph_row = 4 * params.max_degree as u64 + 2;
+    let codes = n * codec.stride() as u64;
+    let reservoirs = n * Reservoirs::row_bytes(params.reservoir);
+    // Top level: every vector in ten clusters, as ids; a batch of them cut three times more, with a list of neighbors a row.
+    let top = n * 10 * 4 * 2;
+    let batch = 3 * (BATCH_MEMBERS as u64).min(n * 10) * (8 * params.leaf_k as u64 + 8);
+    let partitioning = top + batch;
+    let pruning = n * (graph_row + 2);
+    let peak_ram_bytes = BASE_RAM + codes + reservoirs + partitioning.max(pruning);
+    let serve_ram_bytes = BASE_RAM / 2 + blobs[0] + blobs[1] + Nav::ram_bytes(nav_n, nav_degree as u64);
+    Ok(Plan {
+        n,
+        dim,
+        element,
+        metric,
+        code_bytes,
+        record_bytes: layout.record_bytes,
+        records_per_page: layout.per_page,
+        page_bytes: layout.page_bytes,
+        index_bytes,
+        peak_ram_bytes,
+        serve_ram_bytes,
+        disk_bytes: index_bytes,
+    })
+}
+
+impl Plan {
+    /// Does it fit?
+    ///
+    /// # Errors
+    /// What does not, with both numbers.
+    pub fn check(&self, budget: &Budget) -> Result<(), BuildError> {
+        for (what, needed, allowed) in [("memory", self.peak_ram_bytes, budget.ram), ("disk", self.disk_bytes, budget.disk)] {
+            if needed > allowed {
+                return Err(BuildError::Budget { what, needed, allowed });
+            }
+        }
+        Ok(())
+    }
+}

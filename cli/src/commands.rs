@@ -1,0 +1,159 @@
+//! One file a command, and what several of them share.
+
+pub(crate) mod build;
+pub(crate) mod convert;
+pub(crate) mod doctor;
+pub(crate) mod eval;
+pub(crate) mod info;
+pub(crate) mod plan;
+pub(crate) mod search;
+pub(crate) mod truth;
+pub(crate) mod verify;
+
+use crate::{failure::Failure, parse};
+use roxanne_builder::BuildParams;
+use roxanne_core::Budget;
+use roxanne_engine::IndexInfo;
+use serde_json::{Value, json};
+use std::{
+    io::{self, Write},
+    path::Path,
+};
+
+/// The parameters that shape an index, as flags.
+#[derive(clap::Args)]
+pub(crate) struct Shape {
+    /// Most neighbors of a node (R)
+    #[arg(long, value_name = "R", default_value_t = BuildParams::default().max_degree, visible_alias = "max-degree")]
+    degree: usize,
+    /// RobustPrune's alpha, on squared distances for l2, cos and dot
+    #[arg(long, value_name = "A", default_value_t = BuildParams::default().alpha)]
+    alpha: f64,
+    /// Neighbors that a row of a leaf gives and takes (1 to 16)
+    #[arg(long, value_name = "K", default_value_t = BuildParams::default().leaf_k)]
+    leaf_k: usize,
+    /// Candidates kept for the prune
+    #[arg(long, value_name = "N", default_value_t = BuildParams::default().reservoir)]
+    reservoir: usize,
+    /// Bytes of a compressed code in RAM; auto is min(dim, max(32, dim / 8))
+    #[arg(long, value_name = "auto|N", default_value = "auto")]
+    pq_bytes: parse::PqBytes,
+}
+
+impl Shape {
+    fn params(&self, seed: u64) -> BuildParams {
+        BuildParams {
+            max_degree: self.degree,
+            alpha: self.alpha,
+            leaf_k: self.leaf_k,
+            reservoir: self.reservoir,
+            pq_bytes: self.pq_bytes.0,
+            seed,
+            ..BuildParams::default()
+        }
+    }
+}
+
+/// The limits of a build, as flags.
+#[derive(clap::Args)]
+pub(crate) struct Limits {
+    /// Most memory of the build, such as 64G (G is 2^30); refused up front when it does not fit
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    ram: Option<u64>,
+    /// Most disk of the build, such as 2T
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    disk: Option<u64>,
+}
+
+impl Limits {
+    fn budget(&self) -> Budget {
+        Budget { ram: self.ram.unwrap_or(u64::MAX), disk: self.disk.unwrap_or(u64::MAX), ..Budget::default() }
+    }
+}
+
+/// Writes a JSON value as one line.
+fn print_json(out: &mut dyn Write, value: &Value) -> io::Result<()> {
+    writeln!(out, "{value}")
+}
+
+/// What an index is, under the names that every command uses.
+fn index_json(info: &IndexInfo) -> Value {
+    let params: serde_json::Map<String, Value> = info.params.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    json!({
+        "path": info.path.display().to_string(),
+        "generation": format!("{:016x}", info.generation),
+        "n": info.n,
+        "dim": info.dim,
+        "element": info.element.name(),
+        "metric": info.metric.name(),
+        "keys": keys_text(info),
+        "max_degree": info.max_degree,
+        "code_bytes": info.code_bytes,
+        "rotated": info.rotated,
+        "nav_nodes": info.nav_nodes,
+        "page_bytes": info.page_bytes,
+        "page_count": info.page_count,
+        "records_per_page": info.records_per_page,
+        "record_bytes": info.record_bytes,
+        "index_bytes": info.index_bytes,
+        "resident_bytes": info.resident_bytes,
+        "params": params,
+    })
+}
+
+fn keys_text(info: &IndexInfo) -> &'static str {
+    match (info.row_keys, info.string_keys) {
+        (true, _) => "rows",
+        (false, true) => "strings",
+        (false, false) => "numbers",
+    }
+}
+
+/// Refuses an output that is there already, or whose directory is not, before any work goes into it.
+fn refuse_existing(path: &Path) -> Result<(), Failure> {
+    if path.symlink_metadata().is_ok() {
+        return Err(Failure::input(format!("{}: exists already and was left untouched; remove it or choose another name", path.display())));
+    }
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.file_name().is_none() || !parent.is_dir() {
+        return Err(Failure::input(format!("{}: there is no directory {} to write it into", path.display(), parent.display())));
+    }
+    Ok(())
+}
+
+/// A number of threads: that many, or one a core for 0.
+fn thread_count(asked: usize) -> usize {
+    if asked > 0 { asked } else { std::thread::available_parallelism().map_or(1, usize::from) }
+}
+
+/// Memory of this process that is resident now; 0 where the kernel does not tell.
+fn rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    kilobytes(&status, "VmRSS:")
+}
+
+/// The value of a `name  number kB` line of a /proc file, in bytes; 0 without one.
+fn kilobytes(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|l| l.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()).map_or(0, |kb| kb.saturating_mul(1024))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kilobytes_are_found_by_name() {
+        let text = "VmHWM:\t  20 kB\nVmRSS:\t    7 kB\nThreads: 3\n";
+        assert_eq!((kilobytes(text, "VmRSS:"), kilobytes(text, "Threads:"), kilobytes(text, "None:")), (7168, 0, 0));
+    }
+
+    #[test]
+    fn an_output_needs_a_directory_and_a_free_name() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(refuse_existing(&dir.path().join("new")).is_ok());
+        assert!(refuse_existing(dir.path()).unwrap_err().line().contains("exists already"));
+        assert!(refuse_existing(&dir.path().join("no/new")).unwrap_err().line().contains("no directory"));
+        assert!(refuse_existing(Path::new("")).is_err());
+    }
+}

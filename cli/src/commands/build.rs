@@ -1,0 +1,154 @@
+//! `build`: vectors in, one index directory out.
+
+use super::{Limits, Shape, print_json};
+use crate::{failure::Failure, interrupt, key_file, parse, progress, text};
+use roxanne_builder::{BuildError, Builder, Phase, Report};
+use roxanne_core::{ErrorClass, dataset::Dataset, metric::Metric};
+use serde_json::{Value, json};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    sync::Arc,
+};
+
+/// Build an index
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  roxanne build base.u8bin -o my.rx
+  roxanne build embeddings.npy -o my.rx --metric cos --keys ids.txt --ram 16G
+  roxanne build synth:n=100000,dim=128,type=u8 -o rehearsal.rx --json
+
+An output that is complete with the same parameters and input is left as it is, and that is success; any other output
+that exists is refused with exit code 3. Ctrl-C leaves nothing behind.")]
+pub(crate) struct Args {
+    /// The vectors
+    input: String,
+    /// The index directory to make
+    #[arg(long, short, value_name = "IDX")]
+    output: PathBuf,
+    /// What near means: l2, cos, dot, l1 or hamming
+    #[arg(long, short, default_value = "l2", value_parser = parse::metric)]
+    metric: Metric,
+    /// Your own keys of the rows: .npy of integers, or text with one key a line; without it keys are row numbers
+    #[arg(long, value_name = "FILE")]
+    keys: Option<PathBuf>,
+    #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
+    limits: Limits,
+    /// Where to compute: auto or cpu
+    #[arg(long, default_value = "auto")]
+    device: parse::Device,
+    /// Threads; 0 is one a core
+    #[arg(long, short, value_name = "T", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
+    threads: u16,
+    /// Seed of every random choice; the same input, parameters and seed make the same bytes
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Index the first rows only
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Progress on stderr: bars on a terminal, lines, or JSON events
+    #[arg(long, value_enum, default_value_t)]
+    progress: progress::Style,
+    /// One JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
+    if let parse::Device::Absent(device) = &args.device {
+        return Err(Failure::new(ErrorClass::Device, format!("device {device} is not in this version yet; use --device cpu")));
+    }
+    let stop = interrupt::stop_flag();
+    let progress = Arc::new(progress::Progress::new(args.progress));
+    let dataset = Dataset::open(&args.input)?.limit(args.limit.unwrap_or(u64::MAX));
+    let mut builder = Builder::new(args.metric)
+        .params(args.shape.params(args.seed))
+        .budget(args.limits.budget())
+        .threads(usize::from(args.threads))
+        .dataset(dataset)
+        .observer(progress.clone())
+        .stop(stop);
+    if let Some(path) = &args.keys {
+        builder = builder.keys(key_file::read(path, args.limit)?);
+    }
+    let report = builder.build(&args.output).map_err(|error| match error {
+        BuildError::Stopped => interrupt::interrupted(args.output.display()),
+        error => error.into(),
+    })?;
+    progress.end();
+    if report.already_complete {
+        progress::say(format_args!("{}: complete already, of the same input and parameters; nothing was done", args.output.display()));
+    }
+    if args.json {
+        print_json(out, &to_json(&report))?
+    } else {
+        print(&report, args, out)?
+    }
+    Ok(())
+}
+
+fn per_second(units: u64, seconds: f64) -> f64 {
+    if seconds > 0.0 { units as f64 / seconds } else { 0.0 }
+}
+
+fn to_json(report: &Report) -> Value {
+    let phase =
+        |p: &Phase| json!({"name": p.name, "seconds": p.seconds, "units": p.units, "unit": p.unit, "rate": per_second(p.units, p.seconds)});
+    let work = &report.work;
+    json!({
+        "n": report.n,
+        "dim": report.dim,
+        "seconds": report.seconds,
+        "phases": report.phases.iter().map(phase).collect::<Vec<_>>(),
+        "peak_rss_bytes": report.peak_rss_bytes,
+        "index_bytes": report.index_bytes,
+        "code_bytes": report.code_bytes,
+        "rotated": report.rotated,
+        "backend": report.backend,
+        "already_complete": report.already_complete,
+        "work": {
+            "assign_pairs": work.assign_pairs,
+            "assign_seconds": work.assign_seconds,
+            "assign_pairs_per_second": per_second(work.assign_pairs, work.assign_seconds),
+            "leaf_pairs": work.leaf_pairs,
+            "leaf_seconds": work.leaf_seconds,
+            "leaf_pairs_per_second": per_second(work.leaf_pairs, work.leaf_seconds),
+            "merge_seconds": work.merge_seconds,
+            "prune_seconds": work.prune_seconds,
+            "fixed_edges": work.fixed_edges,
+        },
+    })
+}
+
+fn print(report: &Report, args: &Args, out: &mut dyn Write) -> io::Result<()> {
+    let work = &report.work;
+    let mut lines = vec![
+        ("index", args.output.display().to_string()),
+        ("vectors", format!("{} x {}", text::count(report.n), report.dim)),
+        ("size", text::bytes(report.index_bytes)),
+        ("code", format!("{} bytes a vector{}", report.code_bytes, if report.rotated { ", rotated" } else { "" })),
+    ];
+    if !report.already_complete {
+        let pairs = |pairs: u64, seconds: f64| format!("{} pairs, {}/s", text::rate(pairs as f64), text::rate(per_second(pairs, seconds)));
+        lines.extend([
+            ("time", format!("{}, {} vectors/s", text::seconds(report.seconds), text::rate(per_second(report.n, report.seconds)))),
+            ("peak memory", text::bytes(report.peak_rss_bytes)),
+            ("backend", report.backend.clone()),
+            ("assign", pairs(work.assign_pairs, work.assign_seconds)),
+            ("leaf", pairs(work.leaf_pairs, work.leaf_seconds)),
+        ]);
+    }
+    text::pairs(out, &lines)?;
+    if report.phases.is_empty() || report.already_complete {
+        return Ok(());
+    }
+    writeln!(out)?;
+    let name = report.phases.iter().map(|p| p.name.len()).max().unwrap_or(0);
+    for phase in &report.phases {
+        let rate = format!("{} {}/s", text::rate(per_second(phase.units, phase.seconds)), phase.unit);
+        writeln!(out, "{:<name$}  {:>10}  {rate:>20}", phase.name, text::seconds(phase.seconds))?;
+    }
+    Ok(())
+}

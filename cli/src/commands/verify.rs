@@ -1,0 +1,70 @@
+//! `verify`: every byte of an index held against its checksums, every neighbor against the graph.
+
+use super::print_json;
+use crate::{failure::Failure, interrupt, progress, text};
+use roxanne_builder::Observer;
+use roxanne_core::ErrorClass;
+use roxanne_engine::verify::verify;
+use serde_json::json;
+use std::{io::Write, path::PathBuf, time::Instant};
+
+/// Check every byte of an index
+#[derive(clap::Args)]
+#[command(after_help = "Example:
+  roxanne verify my.rx
+
+Exit code 6 names the file and the offset of the first damage, 5 a graph that does not reach all of its nodes.")]
+pub(crate) struct Args {
+    /// The index directory
+    #[arg(value_name = "IDX")]
+    index: PathBuf,
+    /// Progress on stderr: bars on a terminal, lines, or JSON events
+    #[arg(long, value_enum, default_value_t)]
+    progress: progress::Style,
+    /// One JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
+    interrupt::leaves_at_once();
+    let start = Instant::now();
+    let progress = progress::Progress::new(args.progress);
+    let mut begun = false;
+    let mut heard = |done: u64, total: u64| {
+        if !begun {
+            progress.phase("verify", total, "bytes");
+            begun = true;
+        }
+        progress.reached(done);
+    };
+    let report = match verify(&args.index, &mut heard) {
+        Ok(report) => report,
+        Err(error) => {
+            let failure = Failure::from(error);
+            if args.json {
+                print_json(out, &json!({"ok": false, "error": failure.line()}))?;
+            }
+            return Err(failure);
+        }
+    };
+    progress.end();
+    let (seconds, ok) = (start.elapsed().as_secs_f64(), report.unreachable == 0);
+    if args.json {
+        let value = json!({
+            "ok": ok, "pages": report.pages, "nodes": report.nodes, "edges": report.edges,
+            "unreachable": report.unreachable, "bytes": report.bytes, "seconds": seconds,
+        });
+        print_json(out, &value)?;
+    } else if ok {
+        let [pages, nodes, edges] = [report.pages, report.nodes, report.edges].map(text::count);
+        let bytes = text::bytes(report.bytes);
+        let took = text::seconds(seconds);
+        writeln!(out, "{}: whole; {bytes}, {pages} pages, {nodes} nodes, {edges} edges, all reachable; {took}", args.index.display())?;
+    }
+    if !ok {
+        let text = format!("{}: {} of {} nodes cannot be reached; build it again", args.index.display(), report.unreachable, report.nodes);
+        return Err(Failure::new(ErrorClass::Gate, text));
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! The command `roxanne`. stdout is data, stderr is talk, and the exit code says how it went.
+//!
+//! Only this binary prints; the libraries below return values. A command is one file in `commands`: its arguments and its run.
+
+mod commands;
+mod failure;
+mod interrupt;
+mod key_file;
+mod latency;
+mod parse;
+mod plot;
+mod progress;
+mod queries;
+mod text;
+
+use clap::{Parser, Subcommand};
+use failure::Failure;
+use std::{
+    io::{self, BufWriter, Write},
+    process::ExitCode,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  roxanne plan base.u8bin --ram 64G                        what a build would take
+  roxanne build base.u8bin -o my.rx                        build an index
+  roxanne truth base.u8bin query.u8bin -k 100 -o gt.bin    exact neighbors
+  roxanne eval my.rx -q query.u8bin -g gt.bin --sweep list-size=16..256 --plot recall.svg
+  roxanne search my.rx -q query.u8bin -k 10                query, rank, key, distance
+
+Inputs are .fbin .f16bin .bf16bin .u8bin .i8bin .fvecs .bvecs .npy, or a generated mixture:
+  synth:n=1000000,dim=128,type=u8,seed=1    and with part=query, queries of the same kind
+
+Exit codes: 0 done, 2 called wrongly, 3 bad input, 4 does not fit the budget, 5 a gate said no,
+6 corruption, 7 busy or no space, 8 device not available, 130 interrupted.";
+
+/// An SSD vector-search index: built on this machine, served from flash, with its recall measured
+#[derive(Parser)]
+#[command(name = "roxanne", version, after_help = EXAMPLES, arg_required_else_help = true, max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Plan(commands::plan::Args),
+    Build(commands::build::Args),
+    Truth(commands::truth::Args),
+    Eval(commands::eval::Args),
+    Search(commands::search::Args),
+    Info(commands::info::Args),
+    Verify(commands::verify::Args),
+    Convert(commands::convert::Args),
+    Doctor(commands::doctor::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help that nobody reads is no failure.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let mut out = BufWriter::new(io::stdout().lock());
+    let outcome = run(&cli.command, &mut out).and_then(|()| Ok(out.flush()?));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // What was printed before it went wrong stays printed.
+            let _ = out.flush();
+            if failure.code() != 0 {
+                progress::say(format_args!("error: {}", failure.line()));
+            }
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
+    match command {
+        Command::Plan(args) => commands::plan::run(args, out),
+        Command::Build(args) => commands::build::run(args, out),
+        Command::Truth(args) => commands::truth::run(args, out),
+        Command::Eval(args) => commands::eval::run(args, out),
+        Command::Search(args) => commands::search::run(args, out),
+        Command::Info(args) => commands::info::run(args, out),
+        Command::Verify(args) => commands::verify::run(args, out),
+        Command::Convert(args) => commands::convert::run(args, out),
+        Command::Doctor(args) => commands::doctor::run(args, out),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn list_size_answers_to_the_names_that_users_know() {
+        for name in ["--list-size", "--ef", "--complexity"] {
+            assert!(Cli::try_parse_from(["roxanne", "search", "my.rx", "-q", "v=1", name, "32"]).is_ok(), "{name}");
+        }
+        assert!(Cli::try_parse_from(["roxanne", "search", "my.rx", "-q", "v=1", "-k", "0"]).is_err());
+    }
+}

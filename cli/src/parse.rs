@@ -1,0 +1,192 @@
+//! Words of the command line that clap does not know: sizes, sweeps, inline vectors. Strict, so that a typo is never another number.
+
+use roxanne_core::metric::Metric;
+use std::str::FromStr;
+
+/// Most points of one sweep.
+const MAX_POINTS: usize = 64;
+
+/// `64G`: a whole number and K, M, G, T or P, which are powers of 2^10; `KiB` to `PiB` say the same. Without a letter it is bytes.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.strip_suffix("iB").filter(|letter| !letter.is_empty()).unwrap_or(unit) {
+        "" => 0,
+        "K" | "k" => 10,
+        "M" | "m" => 20,
+        "G" | "g" => 30,
+        "T" | "t" => 40,
+        "P" | "p" => 50,
+        _ => return Err("write a whole number and K, M, G, T or P, such as 64G (G is 2^30 bytes)".into()),
+    };
+    let number: u64 = number.parse().map_err(|_| "write a whole number before the unit, such as 64G".to_string())?;
+    number.checked_mul(1 << shift).filter(|&bytes| bytes > 0).ok_or_else(|| "a size is between 1 byte and 2^64".into())
+}
+
+/// A metric by any of its names.
+pub(crate) fn metric(text: &str) -> Result<Metric, String> {
+    text.parse().map_err(|e: roxanne_core::metric::UnknownMetric| e.to_string())
+}
+
+/// `--pq-bytes auto|N`: `None` leaves the choice to the builder.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct PqBytes(pub(crate) Option<usize>);
+
+impl FromStr for PqBytes {
+    type Err = String;
+    fn from_str(text: &str) -> Result<PqBytes, String> {
+        match (text, text.parse()) {
+            ("auto", _) => Ok(PqBytes(None)),
+            (_, Ok(bytes @ 1..)) => Ok(PqBytes(Some(bytes))),
+            _ => Err("write auto, or the bytes of one code, such as 32".into()),
+        }
+    }
+}
+
+/// The list sizes of a sweep, in the order they were given.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Sweep(pub(crate) Vec<usize>);
+
+impl FromStr for Sweep {
+    type Err = String;
+
+    /// `list-size=16,32,64` or `list-size=16..256`, which doubles from 16 up to 256. `ef=` and `complexity=` say the same, and so
+    /// does no name at all.
+    fn from_str(text: &str) -> Result<Sweep, String> {
+        let (name, values) = text.split_once('=').unwrap_or(("list-size", text));
+        if !["list-size", "list_size", "ef", "complexity"].contains(&name) {
+            return Err(format!("\"{name}\" cannot be swept; write list-size=16,32,64 or list-size=16..256"));
+        }
+        let number = |text: &str| match text.trim().parse::<usize>() {
+            Ok(number @ 1..) => Ok(number),
+            _ => Err(format!("\"{text}\" is no list size; write list-size=16,32,64 or list-size=16..256")),
+        };
+        let sizes = match values.split_once("..") {
+            Some((first, last)) => {
+                let (first, last) = (number(first)?, number(last)?);
+                if first > last {
+                    return Err(format!("{first}..{last} is empty; write the smaller list size first"));
+                }
+                let mut sizes: Vec<usize> = std::iter::successors(Some(first), |s| s.checked_mul(2)).take_while(|&s| s < last).collect();
+                sizes.push(last);
+                sizes
+            }
+            None => values.split(',').map(number).collect::<Result<_, _>>()?,
+        };
+        if sizes.len() > MAX_POINTS {
+            return Err(format!("{} list sizes; at most {MAX_POINTS} make one sweep", sizes.len()));
+        }
+        Ok(Sweep(sizes))
+    }
+}
+
+/// Where queries come from.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum QuerySource {
+    /// `v=0.1,0.2`: one vector, here.
+    Inline(Vec<f32>),
+    /// A file or `synth:`.
+    Rows(String),
+}
+
+impl FromStr for QuerySource {
+    type Err = String;
+    fn from_str(text: &str) -> Result<QuerySource, String> {
+        let Some(values) = text.strip_prefix("v=") else { return Ok(QuerySource::Rows(text.to_string())) };
+        let number = |(at, text): (usize, &str)| match text.trim().parse::<f32>() {
+            Ok(value) if value.is_finite() => Ok(value),
+            _ => Err(format!("coordinate {at} is \"{text}\", which is no finite number; write v=0.1,0.2,0.3")),
+        };
+        values.split(',').enumerate().map(number).collect::<Result<_, _>>().map(QuerySource::Inline)
+    }
+}
+
+/// Where a build computes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Device {
+    /// Here.
+    Cpu,
+    /// A device of a name that we know, for which this version has no code.
+    Absent(String),
+}
+
+impl FromStr for Device {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Device, String> {
+        let (family, number) = text.split_once(':').unwrap_or((text, "0"));
+        match family {
+            "auto" | "cpu" if !text.contains(':') => Ok(Device::Cpu),
+            "cuda" | "wgpu" if number.parse::<u32>().is_ok() => Ok(Device::Absent(text.to_string())),
+            _ => Err("write auto, cpu, cuda:0 or wgpu".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_a_whole_number_and_a_power_of_1024() {
+        assert_eq!(size("64G"), Ok(64 << 30));
+        assert_eq!(size("2T"), Ok(2 << 40));
+        assert_eq!((size("7"), size("1k"), size("3MiB"), size("1P")), (Ok(7), Ok(1024), Ok(3 << 20), Ok(1 << 50)));
+        assert_eq!(size("16383P"), Ok(16383 << 50));
+    }
+
+    #[test]
+    fn a_size_with_a_typo_is_refused() {
+        for bad in [
+            "",
+            "G",
+            "64GB",
+            "1.5G",
+            "-1G",
+            "+1G",
+            "64 G",
+            " 64G",
+            "64GG",
+            "iB",
+            "64iB",
+            "0",
+            "0G",
+            "16384P",
+            "99999999999999999999",
+            "1e9",
+        ] {
+            assert!(size(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_sweep_lists_or_doubles() {
+        let sweep = |text: &str| text.parse::<Sweep>().map(|s| s.0);
+        assert_eq!(sweep("list-size=16,32,64"), Ok(vec![16, 32, 64]));
+        assert_eq!(sweep("ef=100"), Ok(vec![100]));
+        assert_eq!(sweep("16..256"), Ok(vec![16, 32, 64, 128, 256]));
+        assert_eq!(sweep("complexity=10..50"), Ok(vec![10, 20, 40, 50]));
+        assert_eq!(sweep("8..8"), Ok(vec![8]));
+        for bad in ["", "list-size=", "list-size=0", "16,,32", "256..16", "0..4", "beam=4", "16..", "-1", "list-size=a"] {
+            assert!(sweep(bad).is_err(), "{bad:?}");
+        }
+        assert!(sweep(&vec!["9"; 65].join(",")).is_err());
+    }
+
+    #[test]
+    fn an_inline_vector_is_finite_and_a_path_is_a_path() {
+        assert_eq!("v=0.5,-1, 2e3".parse(), Ok(QuerySource::Inline(vec![0.5, -1.0, 2000.0])));
+        assert_eq!("v.fbin".parse(), Ok(QuerySource::Rows("v.fbin".into())));
+        for bad in ["v=", "v=1,,2", "v=NaN", "v=inf", "v=1;2", "v=1e39"] {
+            assert!(bad.parse::<QuerySource>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn devices_and_code_sizes_are_known_or_refused() {
+        assert_eq!(("auto".parse(), "cpu".parse()), (Ok(Device::Cpu), Ok(Device::Cpu)));
+        assert_eq!("cuda:1".parse(), Ok(Device::Absent("cuda:1".into())));
+        assert!(["tpu", "cuda:x", "", "cpu:0"].iter().all(|d| d.parse::<Device>().is_err()));
+        assert_eq!(("auto".parse(), "32".parse()), (Ok(PqBytes(None)), Ok(PqBytes(Some(32)))));
+        assert!(["0", "-3", "many"].iter().all(|b| b.parse::<PqBytes>().is_err()));
+    }
+}

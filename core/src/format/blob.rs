@@ -1,0 +1,210 @@
+//! A file that is one run of bytes, kept in pages of 64 KiB so that each part has its own checksum and can be read, and later
+//! rewritten, alone. codes.rx, codebook.rx, nav.rx and keys.rx are blobs.
+
+use super::{FormatError, io_error, page};
+use crate::format::page::{HEADER_BYTES, PageHeader};
+use std::{
+    fs::File,
+    io::Write,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+/// Bytes of one page of a blob.
+pub const BLOB_PAGE: usize = 65536;
+/// Bytes of payload in one page.
+pub const BLOB_PAYLOAD: usize = BLOB_PAGE - HEADER_BYTES;
+
+/// Bytes of the file that holds `payload_bytes`.
+pub fn file_bytes(payload_bytes: u64) -> u64 {
+    payload_bytes.div_ceil(BLOB_PAYLOAD as u64) * BLOB_PAGE as u64
+}
+
+/// Writes a blob from front to back.
+pub struct BlobWriter {
+    path: PathBuf,
+    file: File,
+    file_id: u64,
+    page: u64,
+    buffer: Vec<u8>,
+    payload_bytes: u64,
+}
+
+impl BlobWriter {
+    /// Creates `path`, which must not exist.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn create(path: &Path, file_id: u64) -> Result<BlobWriter, FormatError> {
+        let file = File::create_new(path).map_err(io_error(path))?;
+        Ok(BlobWriter { path: path.to_path_buf(), file, file_id, page: 0, buffer: vec![0; HEADER_BYTES], payload_bytes: 0 })
+    }
+
+    /// Appends payload.
+    ///
+    /// # Errors
+    /// What the file system says, a full disk included.
+    pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), FormatError> {
+        self.payload_bytes += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let part = bytes.len().min(BLOB_PAGE - self.buffer.len());
+            self.buffer.extend_from_slice(&bytes[..part]);
+            bytes = &bytes[part..];
+            if self.buffer.len() == BLOB_PAGE {
+                self.flush_page()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush_page(&mut self) -> Result<(), FormatError> {
+        let live = 0;
+        self.buffer.resize(BLOB_PAGE, 0);
+        page::seal(&mut self.buffer, PageHeader { file_id: self.file_id, page: self.page, live, ..PageHeader::default() });
+        self.file.write_all(&self.buffer).map_err(io_error(&self.path))?;
+        self.page += 1;
+        self.buffer.truncate(HEADER_BYTES);
+        Ok(())
+    }
+
+    /// Completes and syncs the file; returns its payload bytes.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn finish(mut self) -> Result<u64, FormatError> {
+        if self.buffer.len() > HEADER_BYTES {
+            self.flush_page()?;
+        }
+        self.file.sync_all().map_err(io_error(&self.path))?;
+        Ok(self.payload_bytes)
+    }
+}
+
+/// Reads a blob, at any place.
+#[derive(Debug)]
+pub struct BlobReader {
+    path: PathBuf,
+    file: File,
+    file_id: u64,
+    payload_bytes: u64,
+}
+
+impl BlobReader {
+    /// Opens a blob whose payload the manifest says is `payload_bytes` long.
+    ///
+    /// # Errors
+    /// Absent, or of another length than that makes.
+    pub fn open(path: &Path, file_id: u64, payload_bytes: u64) -> Result<BlobReader, FormatError> {
+        let file = File::open(path).map_err(io_error(path))?;
+        let got = file.metadata().map_err(io_error(path))?.len();
+        let expected = file_bytes(payload_bytes);
+        if got != expected {
+            let detail = format!("the file is {got} bytes long, the manifest makes it {expected}");
+            return Err(FormatError::Corrupt { path: path.to_path_buf(), offset: got.min(expected), detail });
+        }
+        Ok(BlobReader { path: path.to_path_buf(), file, file_id, payload_bytes })
+    }
+
+    /// Payload bytes.
+    pub fn len(&self) -> u64 {
+        self.payload_bytes
+    }
+
+    /// True without payload.
+    pub fn is_empty(&self) -> bool {
+        self.payload_bytes == 0
+    }
+
+    /// Reads payload [offset, offset + out.len()).
+    ///
+    /// # Errors
+    /// Corruption with its place; a range past the end is corruption of whoever named it.
+    pub fn read_at(&self, mut offset: u64, out: &mut [u8]) -> Result<(), FormatError> {
+        let end = offset.checked_add(out.len() as u64).filter(|&end| end <= self.payload_bytes);
+        if end.is_none() {
+            let detail = format!("payload [{offset}, +{}) is past its end {}", out.len(), self.payload_bytes);
+            return Err(self.corrupt(offset, detail));
+        }
+        let mut buffer = vec![0; BLOB_PAGE];
+        let mut done = 0;
+        while done < out.len() {
+            let (number, within) = (offset / BLOB_PAYLOAD as u64, (offset % BLOB_PAYLOAD as u64) as usize);
+            self.read_page(number, &mut buffer)?;
+            let part = (BLOB_PAYLOAD - within).min(out.len() - done);
+            out[done..done + part].copy_from_slice(&buffer[HEADER_BYTES + within..][..part]);
+            done += part;
+            offset += part as u64;
+        }
+        Ok(())
+    }
+
+    fn read_page(&self, number: u64, buffer: &mut [u8]) -> Result<(), FormatError> {
+        let place = number * BLOB_PAGE as u64;
+        self.file.read_exact_at(buffer, place).map_err(io_error(&self.path))?;
+        page::check(buffer, self.file_id, number).map(|_| ()).map_err(|e| self.corrupt(place, e.to_string()))
+    }
+
+    /// The whole payload. The caller has bounded `payload_bytes`; nothing else is allocated.
+    ///
+    /// # Errors
+    /// As [`BlobReader::read_at`].
+    pub fn read_all(&self) -> Result<Vec<u8>, FormatError> {
+        let mut all = vec![0; self.payload_bytes as usize];
+        self.read_at(0, &mut all)?;
+        Ok(all)
+    }
+
+    /// Checks every page without keeping any, and that the padding is zero.
+    ///
+    /// # Errors
+    /// The first damaged place.
+    pub fn verify(&self) -> Result<(), FormatError> {
+        let mut buffer = vec![0; BLOB_PAGE];
+        let pages = file_bytes(self.payload_bytes) / BLOB_PAGE as u64;
+        for number in 0..pages {
+            self.read_page(number, &mut buffer)?;
+        }
+        let used = HEADER_BYTES + (self.payload_bytes - pages.saturating_sub(1) * BLOB_PAYLOAD as u64) as usize;
+        if pages > 0 && buffer[used..].iter().any(|&b| b != 0) {
+            return Err(self.corrupt((pages - 1) * BLOB_PAGE as u64, "padding is not zero".to_string()));
+        }
+        Ok(())
+    }
+
+    /// An error about this file.
+    pub fn corrupt(&self, offset: u64, detail: String) -> FormatError {
+        FormatError::Corrupt { path: self.path.clone(), offset, detail }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_damage_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for len in [0usize, 1, BLOB_PAYLOAD - 1, BLOB_PAYLOAD, BLOB_PAYLOAD + 1, 3 * BLOB_PAYLOAD + 17] {
+            let path = dir.path().join(format!("blob{len}"));
+            let bytes: Vec<u8> = (0..len).map(|i| (i * 31 / 7) as u8).collect();
+            let mut writer = BlobWriter::create(&path, 5).unwrap();
+            bytes.chunks(1000).for_each(|c| writer.write(c).unwrap());
+            assert_eq!(writer.finish().unwrap(), len as u64);
+            let reader = BlobReader::open(&path, 5, len as u64).unwrap();
+            assert_eq!(reader.read_all().unwrap(), bytes);
+            reader.verify().unwrap();
+            assert!(reader.read_at(len as u64, &mut [0]).is_err());
+            if len > 0 {
+                assert!(BlobReader::open(&path, 6, len as u64).unwrap().read_all().unwrap_err().is_corruption());
+                let mut raw = std::fs::read(&path).unwrap();
+                let last = raw.len() - 1;
+                raw[last] ^= 1;
+                std::fs::write(&path, &raw).unwrap();
+                let error = reader.verify().unwrap_err().to_string();
+                assert!(error.contains("corrupt at byte"), "{error}");
+                std::fs::write(&path, &raw[..last]).unwrap();
+                assert!(BlobReader::open(&path, 5, len as u64).is_err());
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! One node in its page: `key u64 | degree u16 | slot generation u16 | label signature u32 | vector | neighbors`, of fixed size.
+//!
+//! Address = id: `page = id / per_page`, so there is no table of places. Neighbor ids are bit-packed at the width that the capacity
+//! needs. A node never straddles a page, so one read always brings all of it.
+
+use super::page::HEADER_BYTES;
+use crate::{
+    element::ElementType,
+    id::{Key, NodeId},
+};
+
+const KEY: usize = 0;
+const DEGREE: usize = KEY + 8;
+const SLOT_GENERATION: usize = DEGREE + 2;
+const LABELS: usize = SLOT_GENERATION + 2;
+const VECTOR: usize = LABELS + 4;
+
+/// Page sizes a generation may have; the smallest one that holds a record is taken.
+pub const PAGE_SIZES: [usize; 5] = [4096, 8192, 16384, 32768, 65536];
+
+/// Where everything lies in a page of records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordLayout {
+    /// Bytes of one vector.
+    pub row_bytes: usize,
+    /// Room of a neighbor list (R).
+    pub max_degree: usize,
+    /// Bits of one packed id.
+    pub id_bits: usize,
+    /// Bytes of one record.
+    pub record_bytes: usize,
+    /// Records in a page.
+    pub per_page: usize,
+    /// Bytes of a page.
+    pub page_bytes: usize,
+}
+
+/// A list that cannot be right although its checksum is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("slot {slot}: {detail}")]
+pub struct RecordError {
+    /// Slot in the page.
+    pub slot: usize,
+    /// Expected and got.
+    pub detail: String,
+}
+
+impl RecordLayout {
+    /// The layout for `n` nodes; `None` when a record would not fit the largest page.
+    pub fn new(element: ElementType, dim: usize, max_degree: usize, n: u64) -> Option<RecordLayout> {
+        let row_bytes = element.row_bytes(dim);
+        let id_bits = (u64::BITS - n.saturating_sub(1).leading_zeros()).clamp(1, 32) as usize;
+        let record_bytes = VECTOR + row_bytes + (max_degree * id_bits).div_ceil(8);
+        let page_bytes = PAGE_SIZES.into_iter().find(|p| p - HEADER_BYTES >= record_bytes)?;
+        Some(RecordLayout {
+            row_bytes,
+            max_degree,
+            id_bits,
+            record_bytes,
+            per_page: (page_bytes - HEADER_BYTES) / record_bytes,
+            page_bytes,
+        })
+    }
+
+    /// Pages that `n` nodes fill.
+    pub fn page_count(&self, n: u64) -> u64 {
+        n.div_ceil(self.per_page as u64)
+    }
+
+    /// The page of a node.
+    #[inline]
+    pub fn page_of(&self, node: NodeId) -> u64 {
+        u64::from(node.0) / self.per_page as u64
+    }
+
+    /// The first node of a page.
+    #[inline]
+    pub fn first_node(&self, page: u64) -> u64 {
+        page * self.per_page as u64
+    }
+
+    /// The slot of a node in its page.
+    #[inline]
+    pub fn slot_of(&self, node: NodeId) -> usize {
+        node.index() % self.per_page
+    }
+
+    /// Writes a record into its slot of a zeroed page.
+    pub fn write(&self, page: &mut [u8], slot: usize, key: Key, vector: &[u8], neighbors: &[NodeId]) {
+        assert!(slot < self.per_page && vector.len() == self.row_bytes && neighbors.len() <= self.max_degree);
+        let record = &mut page[HEADER_BYTES + slot * self.record_bytes..][..self.record_bytes];
+        record[KEY..DEGREE].copy_from_slice(&key.0.to_le_bytes());
+        record[DEGREE..SLOT_GENERATION].copy_from_slice(&(neighbors.len() as u16).to_le_bytes());
+        record[VECTOR..VECTOR + self.row_bytes].copy_from_slice(vector);
+        let packed = &mut record[VECTOR + self.row_bytes..];
+        for (i, neighbor) in neighbors.iter().enumerate() {
+            let bit = i * self.id_bits;
+            let mut value = u64::from(neighbor.0) << (bit % 8);
+            for byte in &mut packed[bit / 8..] {
+                *byte |= value as u8;
+                value >>= 8;
+                if value == 0 {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// A record of a checked page.
+    #[inline]
+    pub fn record<'a>(&self, page: &'a [u8], slot: usize) -> Record<'a> {
+        Record { bytes: &page[HEADER_BYTES + slot * self.record_bytes..][..self.record_bytes], layout: *self, slot }
+    }
+}
+
+/// One record, read in place.
+#[derive(Clone, Copy)]
+pub struct Record<'a> {
+    bytes: &'a [u8],
+    layout: RecordLayout,
+    slot: usize,
+}
+
+impl<'a> Record<'a> {
+    /// The user's key, or the number of a string key.
+    #[inline]
+    pub fn key(&self) -> Key {
+        Key(u64::from_le_bytes(self.bytes[KEY..DEGREE].try_into().unwrap_or_default()))
+    }
+
+    /// The raw row.
+    #[inline]
+    pub fn vector(&self) -> &'a [u8] {
+        &self.bytes[VECTOR..VECTOR + self.layout.row_bytes]
+    }
+
+    /// Appends the neighbors.
+    ///
+    /// # Errors
+    /// A degree above the maximum or an id that is not below `n`: never trusted, even under a good checksum.
+    #[inline]
+    pub fn neighbors(&self, n: u64, out: &mut Vec<NodeId>) -> Result<(), RecordError> {
+        let degree = usize::from(u16::from_le_bytes([self.bytes[DEGREE], self.bytes[DEGREE + 1]]));
+        if degree > self.layout.max_degree {
+            let detail = format!("degree {degree} is above the maximum {}", self.layout.max_degree);
+            return Err(RecordError { slot: self.slot, detail });
+        }
+        let packed = &self.bytes[VECTOR + self.layout.row_bytes..];
+        let (bits, mask) = (self.layout.id_bits, (1u64 << self.layout.id_bits) - 1);
+        for i in 0..degree {
+            let bit = i * bits;
+            let mut word = [0; 8];
+            let tail = &packed[bit / 8..];
+            if let Some(eight) = tail.first_chunk::<8>() {
+                word = *eight;
+            } else {
+                word[..tail.len()].copy_from_slice(tail);
+            }
+            let id = u64::from_le_bytes(word) >> (bit % 8) & mask;
+            if id >= n {
+                return Err(RecordError { slot: self.slot, detail: format!("neighbor {id} of {n} nodes") });
+            }
+            out.push(NodeId(id as u32));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_round_trip_at_every_width() {
+        for n in [1u64, 2, 3, 255, 256, 257, 1_000_000, 1 << 31, u64::from(u32::MAX) - 15] {
+            let layout = RecordLayout::new(ElementType::U8, 5, 7, n).unwrap();
+            let mut page = vec![0; layout.page_bytes];
+            let ids = |slot: u64| -> Vec<NodeId> { (0..slot % 8).map(|i| NodeId(((i * 0x9E37_79B9 + slot) % n) as u32)).collect() };
+            for slot in 0..layout.per_page as u64 {
+                layout.write(&mut page, slot as usize, Key(slot | 1 << 60), &[slot as u8, 1, 2, 3, 4], &ids(slot));
+            }
+            for slot in 0..layout.per_page as u64 {
+                let record = layout.record(&page, slot as usize);
+                let mut got = Vec::new();
+                record.neighbors(n, &mut got).unwrap();
+                assert_eq!(
+                    (record.key(), record.vector(), got),
+                    (Key(slot | 1 << 60), &[slot as u8, 1, 2, 3, 4][..], ids(slot)),
+                    "n {n} slot {slot}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn ids_and_degrees_are_never_trusted() {
+        let layout = RecordLayout::new(ElementType::U8, 1, 4, 10).unwrap();
+        let mut page = vec![0; layout.page_bytes];
+        layout.write(&mut page, 0, Key(0), &[0], &[NodeId(9), NodeId(12)]);
+        assert!(layout.record(&page, 0).neighbors(10, &mut Vec::new()).is_err());
+        page[HEADER_BYTES + DEGREE] = 5;
+        assert!(layout.record(&page, 0).neighbors(16, &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn pages_grow_with_records() {
+        let sift = RecordLayout::new(ElementType::U8, 128, 48, 1_000_000).unwrap();
+        assert_eq!((sift.record_bytes, sift.per_page, sift.page_bytes), (264, 15, 4096));
+        assert_eq!(RecordLayout::new(ElementType::F32, 8192, 64, 1 << 32).unwrap().page_bytes, 65536);
+        assert_eq!(sift.page_count(16), 2);
+        assert!(RecordLayout::new(ElementType::F32, 8192, 60_000, 1 << 32).is_none());
+    }
+}

@@ -1,0 +1,111 @@
+//! A directed graph of bounded degree in RAM: one row of neighbors a node.
+
+use crate::id::NodeId;
+
+/// Rows [n x max_degree], of which each node uses its first `degree`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Graph {
+    max_degree: usize,
+    degrees: Vec<u16>,
+    neighbors: Vec<NodeId>,
+}
+
+impl Graph {
+    /// `n` nodes without neighbors; a row will hold up to `max_degree` (R), at most 65,535.
+    pub fn new(n: usize, max_degree: usize) -> Graph {
+        assert!((1..=usize::from(u16::MAX)).contains(&max_degree), "max_degree {max_degree}");
+        Graph { max_degree, degrees: vec![0; n], neighbors: vec![NodeId(0); n * max_degree] }
+    }
+
+    /// Number of nodes.
+    pub fn n(&self) -> usize {
+        self.degrees.len()
+    }
+
+    /// Room of a row (R).
+    pub fn max_degree(&self) -> usize {
+        self.max_degree
+    }
+
+    /// The neighbors of `node`.
+    #[inline]
+    pub fn neighbors(&self, node: NodeId) -> &[NodeId] {
+        let start = node.index() * self.max_degree;
+        &self.neighbors[start..start + usize::from(self.degrees[node.index()])]
+    }
+
+    /// Replaces the row of `node`; `neighbors` is at most `max_degree` long.
+    pub fn set(&mut self, node: NodeId, neighbors: &[NodeId]) {
+        let start = node.index() * self.max_degree;
+        self.neighbors[start..start + self.max_degree][..neighbors.len()].copy_from_slice(neighbors);
+        self.degrees[node.index()] = neighbors.len() as u16;
+    }
+
+    /// Adds one neighbor; false when the row is full.
+    pub fn push(&mut self, node: NodeId, neighbor: NodeId) -> bool {
+        let degree = usize::from(self.degrees[node.index()]);
+        if degree == self.max_degree {
+            return false;
+        }
+        self.neighbors[node.index() * self.max_degree + degree] = neighbor;
+        self.degrees[node.index()] += 1;
+        true
+    }
+
+    /// Mutable rows for filling in parallel: `rows_per_chunk` rows a chunk, each (degrees, neighbors [rows x max_degree]).
+    pub fn chunks_mut(&mut self, rows_per_chunk: usize) -> Vec<(&mut [u16], &mut [NodeId])> {
+        let width = self.max_degree * rows_per_chunk;
+        self.degrees.chunks_mut(rows_per_chunk).zip(self.neighbors.chunks_mut(width)).collect()
+    }
+
+    /// All edges.
+    pub fn edge_count(&self) -> u64 {
+        self.degrees.iter().map(|&d| u64::from(d)).sum()
+    }
+
+    /// How many nodes no edge leads to.
+    pub fn without_in_edge(&self) -> u64 {
+        let mut seen = vec![false; self.n()];
+        for node in 0..self.n() {
+            for neighbor in self.neighbors(NodeId(node as u32)) {
+                seen[neighbor.index()] = true;
+            }
+        }
+        seen.iter().filter(|&&s| !s).count() as u64
+    }
+
+    /// Marks every node that `from` leads to (itself included) in `reached` and returns the newly marked, in breadth-first order.
+    pub fn reach(&self, from: NodeId, reached: &mut [bool]) -> Vec<NodeId> {
+        let mut order = Vec::new();
+        if !std::mem::replace(&mut reached[from.index()], true) {
+            order.push(from);
+        }
+        let mut next = 0;
+        while next < order.len() {
+            for &neighbor in self.neighbors(order[next]) {
+                if !std::mem::replace(&mut reached[neighbor.index()], true) {
+                    order.push(neighbor);
+                }
+            }
+            next += 1;
+        }
+        order
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_row_takes_no_more_and_reach_follows_edges_one_way() {
+        let mut graph = Graph::new(4, 2);
+        assert!(graph.push(NodeId(0), NodeId(1)) && graph.push(NodeId(0), NodeId(2)));
+        assert!(!graph.push(NodeId(0), NodeId(3)));
+        graph.set(NodeId(3), &[NodeId(0)]);
+        let mut reached = vec![false; 4];
+        assert_eq!(graph.reach(NodeId(0), &mut reached), [NodeId(0), NodeId(1), NodeId(2)]);
+        assert_eq!(graph.reach(NodeId(3), &mut reached), [NodeId(3)]);
+        assert_eq!((graph.edge_count(), graph.without_in_edge()), (3, 1));
+    }
+}

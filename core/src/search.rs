@@ -1,0 +1,296 @@
+//! The one beam search: greedy best-first over a graph, without I/O.
+//!
+//! It says which node it wants expanded next and is told what that brought: the node's neighbors. Whether those came from RAM, from
+//! the delta or from a sector that was read for another query is the caller's business, and answers may come in any order. Distances that
+//! steer ([`BeamSearch`], integers: build distances or compressed ones) and distances that rank answers ([`TopK`], exact) are apart,
+//! because on flash they are two different things. Source: Vamana, algorithm 1 (GreedySearch).
+
+use crate::{id::NodeId, neighbor::Neighbor};
+
+/// The set of nodes that one search has seen. Never cleared: each search stamps its own number.
+///
+/// Open addressing, so that memory follows what a search visits and not the size of the index.
+#[derive(Debug, Default)]
+pub struct VisitedSet {
+    /// `stamp << 32 | id`.
+    slots: Vec<u64>,
+    stamp: u32,
+    used: usize,
+}
+
+impl VisitedSet {
+    /// Forgets everything.
+    pub fn reset(&mut self) {
+        if self.stamp == u32::MAX || self.slots.is_empty() {
+            self.slots.clear();
+            self.slots.resize(4096, 0);
+            self.stamp = 0;
+        }
+        self.stamp += 1;
+        self.used = 0;
+    }
+
+    /// Adds `id`; false when it was there.
+    #[inline]
+    pub fn insert(&mut self, id: NodeId) -> bool {
+        if self.used * 2 >= self.slots.len() {
+            self.grow();
+        }
+        let wanted = u64::from(self.stamp) << 32 | u64::from(id.0);
+        let mask = self.slots.len() - 1;
+        // Fibonacci hashing; the high bits are the mixed ones.
+        let mut at = (u64::from(id.0).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize & mask;
+        loop {
+            if self.slots[at] == wanted {
+                return false;
+            }
+            if self.slots[at] >> 32 != u64::from(self.stamp) {
+                self.slots[at] = wanted;
+                self.used += 1;
+                return true;
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    fn grow(&mut self) {
+        let size = (self.slots.len() * 2).max(4096);
+        let old = std::mem::replace(&mut self.slots, vec![0; size]);
+        let stamp = self.stamp;
+        self.used = 0;
+        for slot in old.into_iter().filter(|s| s >> 32 == u64::from(stamp)) {
+            self.insert(NodeId(slot as u32));
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    neighbor: Neighbor<u32>,
+    taken: bool,
+}
+
+/// The `list_size` (L) best nodes seen so far and which of them were already taken for expansion.
+#[derive(Debug, Default)]
+pub struct BeamSearch {
+    list: Vec<Candidate>,
+    list_size: usize,
+    /// No candidate before this place is waiting.
+    first_waiting: usize,
+    visited: VisitedSet,
+    /// Distances computed since `reset`.
+    pub distance_count: u64,
+}
+
+impl BeamSearch {
+    /// Starts a search that keeps the best `list_size` (L, at least 1) nodes.
+    pub fn reset(&mut self, list_size: usize) {
+        self.list.clear();
+        self.list.reserve(list_size + 1);
+        self.list_size = list_size.max(1);
+        self.first_waiting = 0;
+        self.visited.reset();
+        self.distance_count = 0;
+    }
+
+    /// Notes that `id` is known; false when it was. Its distance is worth computing only the first time.
+    #[inline]
+    pub fn visit(&mut self, id: NodeId) -> bool {
+        self.visited.insert(id)
+    }
+
+    /// Would a node at this place enter the list? A node that would not can never be useful later: the list only gets better.
+    #[inline]
+    pub fn admits(&self, neighbor: Neighbor<u32>) -> bool {
+        self.list.len() < self.list_size || self.list.last().is_some_and(|worst| neighbor < worst.neighbor)
+    }
+
+    /// Puts a newly visited node into the list if it is good enough.
+    pub fn push(&mut self, neighbor: Neighbor<u32>) {
+        self.place(neighbor, false);
+    }
+
+    /// The same for a node that is being expanded right now, because it came for free with another.
+    pub fn push_taken(&mut self, neighbor: Neighbor<u32>) {
+        self.place(neighbor, true);
+    }
+
+    fn place(&mut self, neighbor: Neighbor<u32>, taken: bool) {
+        if !self.admits(neighbor) {
+            return;
+        }
+        let at = self.list.partition_point(|c| c.neighbor < neighbor);
+        if self.list.len() == self.list_size {
+            self.list.pop();
+        }
+        self.list.insert(at, Candidate { neighbor, taken });
+        if !taken {
+            self.first_waiting = self.first_waiting.min(at);
+        } else if at < self.first_waiting {
+            self.first_waiting += 1;
+        }
+    }
+
+    /// The best node that waits for expansion, which is thereby taken.
+    pub fn take(&mut self) -> Option<Neighbor<u32>> {
+        while let Some(candidate) = self.list.get_mut(self.first_waiting) {
+            self.first_waiting += 1;
+            if !candidate.taken {
+                candidate.taken = true;
+                return Some(candidate.neighbor);
+            }
+        }
+        None
+    }
+
+    /// Takes a node out of turn; false when it is not waiting in the list.
+    pub fn take_this(&mut self, neighbor: Neighbor<u32>) -> bool {
+        let at = self.list.partition_point(|c| c.neighbor < neighbor);
+        match self.list.get_mut(at) {
+            Some(c) if c.neighbor == neighbor && !c.taken => {
+                c.taken = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The list as it stands, best first.
+    pub fn found(&self) -> impl Iterator<Item = Neighbor<u32>> + '_ {
+        self.list.iter().map(|c| c.neighbor)
+    }
+}
+
+/// What a search asks of a graph: how far a node is, and which neighbors an expanded node brings. Both without I/O.
+pub trait Space {
+    /// Steering distance from the query to `node`.
+    fn distance(&mut self, node: NodeId) -> u32;
+    /// Appends the neighbors of `node`.
+    fn expand(&mut self, node: NodeId, neighbors: &mut Vec<NodeId>);
+}
+
+/// The whole search over a graph in RAM, from `entries`; results are in `search.found()`. `expanded` sees each node as it is expanded.
+pub fn search_in_ram(
+    space: &mut impl Space,
+    entries: &[NodeId],
+    list_size: usize,
+    search: &mut BeamSearch,
+    mut expanded: impl FnMut(Neighbor<u32>),
+) {
+    search.reset(list_size);
+    let mut neighbors = entries.to_vec();
+    loop {
+        for &id in &neighbors {
+            if search.visit(id) {
+                search.distance_count += 1;
+                let distance = space.distance(id);
+                search.push(Neighbor { distance, id });
+            }
+        }
+        let Some(node) = search.take() else { return };
+        expanded(node);
+        neighbors.clear();
+        space.expand(node.id, &mut neighbors);
+    }
+}
+
+/// The best `k` of what was offered, by a total order.
+#[derive(Clone, Debug)]
+pub struct TopK<T: Ord> {
+    k: usize,
+    heap: std::collections::BinaryHeap<T>,
+}
+
+impl<T: Ord> TopK<T> {
+    /// Keeps `k` (allocated as they come, so a huge `k` costs nothing).
+    pub fn new(k: usize) -> Self {
+        TopK { k, heap: std::collections::BinaryHeap::new() }
+    }
+
+    /// Empties it for a new `k`.
+    pub fn reset(&mut self, k: usize) {
+        self.k = k;
+        self.heap.clear();
+    }
+
+    /// Offers one item.
+    #[inline]
+    pub fn offer(&mut self, item: T) {
+        if self.heap.len() < self.k {
+            self.heap.push(item);
+        } else if let Some(mut worst) = self.heap.peek_mut()
+            && item < *worst
+        {
+            *worst = item;
+        }
+    }
+
+    /// What was kept, best first; leaves it empty.
+    pub fn drain_sorted(&mut self) -> Vec<T> {
+        std::mem::take(&mut self.heap).into_sorted_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Line(Vec<Vec<u32>>, u32);
+    impl Space for Line {
+        fn distance(&mut self, node: NodeId) -> u32 {
+            node.0.abs_diff(self.1)
+        }
+        fn expand(&mut self, node: NodeId, neighbors: &mut Vec<NodeId>) {
+            neighbors.extend(self.0[node.index()].iter().map(|&n| NodeId(n)));
+        }
+    }
+
+    #[test]
+    fn a_search_walks_the_line_and_keeps_the_best() {
+        let edges = (0..50u32).map(|i| [i.checked_sub(1), (i < 49).then_some(i + 1)].into_iter().flatten().collect()).collect();
+        let mut line = Line(edges, 30);
+        let mut search = BeamSearch::default();
+        for _ in 0..3 {
+            let mut order = Vec::new();
+            search_in_ram(&mut line, &[NodeId(0)], 3, &mut search, |n| order.push(n.id.0));
+            assert_eq!(search.found().map(|n| n.id.0).collect::<Vec<_>>(), [30, 29, 31]);
+            assert_eq!(order[..31], (0..31).collect::<Vec<_>>()[..]);
+            assert_eq!(search.distance_count, 33);
+        }
+    }
+
+    #[test]
+    fn a_node_pushed_as_taken_is_never_handed_out() {
+        let mut search = BeamSearch::default();
+        search.reset(4);
+        let at = |d, id| Neighbor { distance: d, id: NodeId(id) };
+        for (d, id) in [(5, 1), (7, 2), (9, 3)] {
+            search.push(at(d, id));
+        }
+        assert_eq!(search.take(), Some(at(5, 1)));
+        search.push_taken(at(4, 9));
+        search.push(at(6, 8));
+        assert!(search.take_this(at(9, 3)) || search.found().count() == 4);
+        assert_eq!((search.take(), search.take(), search.take()), (Some(at(6, 8)), Some(at(7, 2)), None));
+    }
+
+    #[test]
+    fn the_visited_set_grows_and_forgets() {
+        let mut set = VisitedSet::default();
+        for round in 0..3u32 {
+            set.reset();
+            assert!((0..10_000).all(|i| set.insert(NodeId(i * 7 + round))));
+            assert!((0..10_000).all(|i| !set.insert(NodeId(i * 7 + round))));
+        }
+    }
+
+    #[test]
+    fn top_k_keeps_the_smallest() {
+        let mut top = TopK::new(3);
+        [5, 1, 4, 2, 3, 1].into_iter().for_each(|x| top.offer(x));
+        assert_eq!(top.drain_sorted(), [1, 1, 2]);
+        top.reset(0);
+        top.offer(1);
+        assert!(top.drain_sorted().is_empty());
+    }
+}

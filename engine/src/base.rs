@@ -1,0 +1,275 @@
+//! A generation, opened: its shape proven, its codes and navigation graph in RAM, its pages ready to be read.
+
+use crate::{
+    OpenError, SearchError,
+    io::{AlignedBuf, PageFile, ReaderKind, probe_io_uring},
+};
+use roxanne_core::{
+    Budget,
+    build_codes::{BuildCodec, CODEC_BYTES},
+    distance::DistanceFn,
+    element::ElementType,
+    format::{
+        self, FormatError,
+        blob::BlobReader,
+        keys::Keys,
+        manifest::Manifest,
+        nav::Nav,
+        page,
+        record::{Record, RecordError, RecordLayout},
+        superblock::{FIRST_PAGE_OFFSET, Superblock},
+    },
+    id::{Key, NodeId},
+    metric::Metric,
+    pq::Codebook,
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// What an open index takes beside codes, codebook and navigation graph: file tables, and the scratch and buffers of a few searchers.
+const SCRATCH_BYTES: u64 = 8 << 20;
+
+/// How to open an index.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenOptions {
+    /// Limits; RAM is checked before anything is loaded.
+    pub budget: Budget,
+    /// How pages are read.
+    pub reader: ReaderKind,
+}
+
+/// What an index is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IndexInfo {
+    /// Its directory.
+    pub path: PathBuf,
+    /// The generation's number.
+    pub generation: u64,
+    /// Vectors.
+    pub n: u64,
+    /// Coordinates of a vector.
+    pub dim: usize,
+    /// Their type.
+    pub element: ElementType,
+    /// What near means.
+    pub metric: Metric,
+    /// Neighbors of a node at most (R).
+    pub max_degree: usize,
+    /// Bytes of a PQ code.
+    pub code_bytes: usize,
+    /// Whether codes are of rotated vectors (OPQ).
+    pub rotated: bool,
+    /// Nodes of the navigation graph.
+    pub nav_nodes: u64,
+    /// Bytes of a page: one read.
+    pub page_bytes: usize,
+    /// Bytes of a node on disk.
+    pub record_bytes: usize,
+    /// Nodes a page.
+    pub records_per_page: usize,
+    /// Pages.
+    pub page_count: u64,
+    /// Bytes of all files.
+    pub index_bytes: u64,
+    /// Bytes in RAM: codes, codebook, navigation graph.
+    pub resident_bytes: u64,
+    /// Whether keys are strings.
+    pub string_keys: bool,
+    /// Whether keys are the rows' numbers.
+    pub row_keys: bool,
+    /// How it was built: (name, value).
+    pub params: Vec<(String, String)>,
+    /// How pages are read: "io_uring" or "pread".
+    pub reader: &'static str,
+    /// Whether reads bypass the kernel's page cache.
+    pub direct: bool,
+}
+
+pub(crate) struct Base {
+    pub(crate) info: IndexInfo,
+    pub(crate) file_id: u64,
+    pub(crate) layout: RecordLayout,
+    pub(crate) entry: NodeId,
+    pub(crate) codes: Vec<u8>,
+    pub(crate) codec: BuildCodec,
+    pub(crate) codebook: Codebook,
+    pub(crate) nav: Nav,
+    pub(crate) keys: Keys,
+    pub(crate) distance: DistanceFn,
+    pub(crate) pages: Arc<PageFile>,
+    pub(crate) reader: ReaderKind,
+}
+
+impl Base {
+    pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Base, OpenError> {
+        let manifest = Manifest::read(path)?;
+        let graph_path = path.join(format::GRAPH_FILE);
+        let (superblock, layout) = shape(path, &manifest)?;
+        let blob = |name: &str| open_blob(path, &manifest, name);
+        let code_blob = blob(format::CODES_FILE)?;
+        let codebook_blob = blob(format::CODEBOOK_FILE)?;
+        let nav_blob = blob(format::NAV_FILE)?;
+
+        let needed = code_blob.len() + codebook_blob.len() + nav_blob.len() + SCRATCH_BYTES;
+        if needed > options.budget.ram {
+            return Err(OpenError::Budget { path: path.to_path_buf(), needed, allowed: options.budget.ram });
+        }
+        let (codec, codebook) = read_codebook(path, &manifest, &codebook_blob)?;
+        let code_bytes = codebook.subspaces();
+        if code_blob.len() != manifest.n * code_bytes as u64 {
+            let detail = format!("{} bytes for {} codes of {code_bytes} bytes", code_blob.len(), manifest.n);
+            return Err(code_blob.corrupt(0, detail).into());
+        }
+        let codes = code_blob.read_all()?;
+        let nav = Nav::read(&nav_blob, manifest.n)?;
+        let keys = Keys::open(blob(format::KEYS_FILE)?, manifest.n)?;
+        let distance = DistanceFn::new(manifest.metric, manifest.element, manifest.dim)
+            .map_err(|error| OpenError::Metric { path: path.join(format::MANIFEST_FILE), error })?;
+        let pages = PageFile::open(&graph_path, layout.page_bytes, FIRST_PAGE_OFFSET, superblock.page_count)?;
+        let uring = options.reader == ReaderKind::IoUring || (options.reader == ReaderKind::Auto && probe_io_uring().is_ok());
+        let info = IndexInfo {
+            path: path.to_path_buf(),
+            generation: manifest.generation,
+            n: manifest.n,
+            dim: manifest.dim,
+            element: manifest.element,
+            metric: manifest.metric,
+            max_degree: layout.max_degree,
+            code_bytes,
+            rotated: codebook.is_rotated(),
+            nav_nodes: nav.ids.len() as u64,
+            page_bytes: layout.page_bytes,
+            record_bytes: layout.record_bytes,
+            records_per_page: layout.per_page,
+            page_count: superblock.page_count,
+            index_bytes: manifest.total_bytes(),
+            resident_bytes: codes.len() as u64
+                + codebook.resident_bytes()
+                + Nav::ram_bytes(nav.ids.len() as u64, nav.graph.max_degree() as u64),
+            string_keys: keys.are_strings(),
+            row_keys: keys.are_rows(),
+            params: manifest.params,
+            reader: if uring { "io_uring" } else { "pread" },
+            direct: pages.direct(),
+        };
+        Ok(Base {
+            info,
+            file_id: superblock.file_id,
+            layout,
+            entry: NodeId(superblock.entry as u32),
+            codes,
+            codec,
+            codebook,
+            nav,
+            keys,
+            distance,
+            pages,
+            reader: options.reader,
+        })
+    }
+
+    /// The PQ code of a node.
+    #[inline]
+    pub(crate) fn code(&self, node: NodeId) -> &[u8] {
+        &self.codes[node.index() * self.info.code_bytes..][..self.info.code_bytes]
+    }
+
+    /// Proves that `bytes` is the page `number`; returns its nodes as (first id, count).
+    pub(crate) fn check_page(&self, number: u64, bytes: &[u8]) -> Result<(u64, usize), FormatError> {
+        let header = page::check(bytes, self.file_id, number).map_err(|e| self.corrupt(number, e.to_string()))?;
+        let (first, live) = (self.layout.first_node(number), usize::from(header.live));
+        if live > self.layout.per_page || first + live as u64 > self.info.n {
+            return Err(self.corrupt(number, format!("{live} records in a page for {}, of {} nodes", self.layout.per_page, self.info.n)));
+        }
+        Ok((first, live))
+    }
+
+    fn corrupt(&self, page: u64, detail: String) -> FormatError {
+        let offset = FIRST_PAGE_OFFSET + page * self.layout.page_bytes as u64;
+        FormatError::Corrupt { path: self.pages.path().to_path_buf(), offset, detail: format!("page {page}: {detail}") }
+    }
+
+    pub(crate) fn bad_record(&self, page: u64, error: &RecordError) -> FormatError {
+        self.corrupt(page, error.to_string())
+    }
+
+    /// The key and node that `text` names.
+    pub(crate) fn find(&self, text: &str) -> Result<Option<(Key, NodeId)>, SearchError> {
+        let node = if self.info.string_keys {
+            self.keys.find_string(text)?
+        } else {
+            text.parse().map_or(Ok(None), |number| self.keys.find_number(number))?
+        };
+        let Some(node) = node else { return Ok(None) };
+        let key = self.with_record(node, |record| record.key())?;
+        Ok(Some((key, node)))
+    }
+
+    /// The decoded vector of a node.
+    pub(crate) fn vector(&self, node: NodeId) -> Result<Vec<f32>, SearchError> {
+        let mut values = vec![0.0; self.info.dim];
+        self.with_record(node, |record| self.info.element.decode(record.vector(), &mut values))?;
+        Ok(values)
+    }
+
+    fn with_record<T>(&self, node: NodeId, read: impl FnOnce(Record<'_>) -> T) -> Result<T, SearchError> {
+        let number = self.layout.page_of(node);
+        let mut buffer =
+            AlignedBuf::new(self.layout.page_bytes).map_err(|error| FormatError::Io { path: self.pages.path().to_path_buf(), error })?;
+        self.pages.read_page_blocking(number, &mut buffer)?;
+        let (_, live) = self.check_page(number, &buffer)?;
+        let slot = self.layout.slot_of(node);
+        if slot >= live {
+            return Err(self.corrupt(number, format!("node {node} is not in it")).into());
+        }
+        Ok(read(self.layout.record(&buffer, slot)))
+    }
+}
+
+/// The superblock, proven to agree with the manifest.
+pub(crate) fn shape(path: &Path, manifest: &Manifest) -> Result<(Superblock, RecordLayout), OpenError> {
+    let graph_path = path.join(format::GRAPH_FILE);
+    let superblock = Superblock::read(&graph_path)?;
+    let wrong = |detail: String| FormatError::Corrupt { path: graph_path.clone(), offset: 0, detail };
+    let layout = RecordLayout::new(manifest.element, manifest.dim, superblock.max_degree.min(65_535) as usize, manifest.n)
+        .ok_or_else(|| wrong("the superblock's degree fits no page".to_string()))?;
+    let expected = Superblock {
+        checksum: superblock.checksum,
+        epoch: superblock.epoch,
+        file_id: format::file_id(manifest.generation, format::GRAPH_FILE),
+        n: manifest.n,
+        page_count: layout.page_count(manifest.n),
+        page_bytes: layout.page_bytes as u64,
+        record_bytes: layout.record_bytes as u64,
+        id_bits: layout.id_bits as u64,
+        max_degree: layout.max_degree as u64,
+        ..superblock
+    };
+    if superblock != expected || superblock.entry >= manifest.n {
+        return Err(wrong(format!("the superblock says {superblock:?}, the manifest makes it {expected:?}")).into());
+    }
+    Ok((superblock, layout))
+}
+
+pub(crate) fn open_blob(path: &Path, manifest: &Manifest, name: &str) -> Result<BlobReader, FormatError> {
+    let Some(entry) = manifest.file(name) else {
+        return Err(FormatError::NotAnIndex { path: path.to_path_buf(), detail: format!("its MANIFEST names no {name}") });
+    };
+    BlobReader::open(&path.join(name), format::file_id(manifest.generation, name), entry.payload_bytes)
+}
+
+pub(crate) fn read_codebook(path: &Path, manifest: &Manifest, blob: &BlobReader) -> Result<(BuildCodec, Codebook), OpenError> {
+    let bytes = blob.read_all()?;
+    let Some((codec, codebook)) = bytes.split_first_chunk::<CODEC_BYTES>() else {
+        return Err(blob.corrupt(0, format!("{} bytes", bytes.len())).into());
+    };
+    let codec = BuildCodec::from_bytes(manifest.element, manifest.metric, manifest.dim, codec)
+        .map_err(|error| OpenError::Codec { path: path.join(format::MANIFEST_FILE), error })?;
+    let codebook = Codebook::from_bytes(codebook).map_err(|error| OpenError::Codebook { path: path.join(format::CODEBOOK_FILE), error })?;
+    if codebook.dim() != codec.pq_dim() || (codebook.is_rotated() && manifest.metric == Metric::Manhattan) {
+        return Err(blob.corrupt(0, format!("a codebook for {} coordinates where {} belong", codebook.dim(), codec.pq_dim())).into());
+    }
+    Ok((codec, codebook))
+}

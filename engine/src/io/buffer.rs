@@ -1,0 +1,116 @@
+#![allow(unsafe_code)]
+//! Memory for direct reads: whole pages of the machine, from an anonymous mapping, so that the drive can write into them.
+
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use std::{
+    io,
+    ops::{Deref, DerefMut},
+    ptr::{NonNull, null_mut},
+};
+
+/// Memory that the kernel writes into while we hold no reference to it. Zeroed at first, page-aligned, unmapped when dropped.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    base: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: the mapping is plain memory of this process, bound to no thread, and `Mapping` is its only owner.
+unsafe impl Send for Mapping {}
+// SAFETY: through `&Mapping` memory is reached only by `slice`, whose caller promises that nobody writes there.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps `bytes` (more than 0) of zeros.
+    pub(crate) fn new(bytes: usize) -> io::Result<Mapping> {
+        // SAFETY: no address is asked for, so no existing mapping can be replaced.
+        let base = unsafe { mmap_anonymous(null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) }?;
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Mapping { base, bytes })
+    }
+
+    /// Where byte `at` lies.
+    pub(crate) fn pointer(&self, at: usize) -> *mut u8 {
+        assert!(at <= self.bytes, "byte {at} of a mapping of {}", self.bytes);
+        // SAFETY: `at` is within the mapping or one past it (asserted above), and a mapping is shorter than isize::MAX.
+        unsafe { self.base.as_ptr().add(at) }
+    }
+
+    /// `bytes` bytes from `at`.
+    ///
+    /// # Safety
+    /// Nobody, the kernel included, writes there while the slice lives.
+    pub(crate) unsafe fn slice(&self, at: usize, bytes: usize) -> &[u8] {
+        assert!(bytes <= self.bytes && at <= self.bytes - bytes, "bytes {at} + {bytes} of a mapping of {}", self.bytes);
+        // SAFETY: the range lies within the mapping (asserted above), which lives as long as `self` and was zeroed by the kernel;
+        // that nobody writes there is the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(at), bytes) }
+    }
+
+    /// Leaves the memory mapped for ever, for when the kernel may still write into it.
+    pub(crate) fn leak(&mut self) {
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            // SAFETY: `base` and `bytes` are those of our own mapping (`new`), and nothing borrows from `self` any more. An error
+            // could only mean that this is not so; then the memory stays mapped, which harms nobody.
+            let _ = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };
+        }
+    }
+}
+
+/// A buffer for one page or more, aligned for direct reads.
+#[derive(Debug)]
+pub struct AlignedBuf {
+    mapping: Mapping,
+}
+
+impl AlignedBuf {
+    /// A buffer of `bytes` (more than 0) zeros.
+    ///
+    /// # Errors
+    /// The operating system's, when there is no memory, or for 0 bytes.
+    pub fn new(bytes: usize) -> io::Result<AlignedBuf> {
+        Ok(AlignedBuf { mapping: Mapping::new(bytes)? })
+    }
+}
+
+impl Deref for AlignedBuf {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        // SAFETY: an AlignedBuf's memory is written through `&mut self` only (`deref_mut`), which cannot exist beside `&self`.
+        unsafe { self.mapping.slice(0, self.mapping.bytes) }
+    }
+}
+
+impl DerefMut for AlignedBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the whole mapping, alive as long as `self`, initialised by the kernel with zeros; `&mut self` makes us its only user.
+        unsafe { std::slice::from_raw_parts_mut(self.mapping.base.as_ptr(), self.mapping.bytes) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_zeroed_page_aligned_and_writable() {
+        for bytes in [4096, 12288, 65536] {
+            let mut buf = AlignedBuf::new(bytes).unwrap();
+            assert_eq!((buf.len(), buf.as_ptr() as usize % 4096), (bytes, 0));
+            assert!(buf.iter().all(|&b| b == 0));
+            buf[bytes - 1] = 7;
+            assert_eq!(buf[bytes - 1], 7);
+        }
+    }
+
+    #[test]
+    fn a_buffer_of_nothing_is_refused() {
+        assert!(AlignedBuf::new(0).is_err());
+    }
+}

@@ -1,0 +1,89 @@
+//! Reads every byte of an index and checks all that can be checked: checksums, places, bounds, keys, reachability.
+
+use crate::{
+    OpenError,
+    base::{open_blob, read_codebook, shape},
+    io::{AlignedBuf, PageFile},
+};
+use roxanne_core::{
+    format::{self, FormatError, keys::Keys, manifest::Manifest, nav::Nav, page, superblock::FIRST_PAGE_OFFSET},
+    graph::Graph,
+    id::NodeId,
+};
+use std::path::Path;
+
+/// What was checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Pages of graph.rx.
+    pub pages: u64,
+    /// Nodes.
+    pub nodes: u64,
+    /// Edges.
+    pub edges: u64,
+    /// Nodes that the entry point does not reach; a build leaves none.
+    pub unreachable: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+}
+
+/// Pages between two calls of `progress`.
+const STEP: u64 = 4096;
+
+/// Verifies the index at `path`; `progress(done, total)` counts pages. Holds the graph in RAM meanwhile: 4 bytes an edge.
+///
+/// # Errors
+/// The first damage, with file and offset.
+pub fn verify(path: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, OpenError> {
+    let path = path.as_ref();
+    let manifest = Manifest::read(path)?;
+    let (superblock, layout) = shape(path, &manifest)?;
+    let graph_path = path.join(format::GRAPH_FILE);
+    superblock.verify_head(&graph_path)?;
+
+    let codes = open_blob(path, &manifest, format::CODES_FILE)?;
+    let codebook_blob = open_blob(path, &manifest, format::CODEBOOK_FILE)?;
+    let nav = open_blob(path, &manifest, format::NAV_FILE)?;
+    let keys = Keys::open(open_blob(path, &manifest, format::KEYS_FILE)?, manifest.n)?;
+    [&codes, &codebook_blob, &nav].into_iter().try_for_each(|blob| blob.verify())?;
+    keys.verify()?;
+    let (_, codebook) = read_codebook(path, &manifest, &codebook_blob)?;
+    if codes.len() != manifest.n * codebook.subspaces() as u64 {
+        return Err(codes.corrupt(0, format!("{} bytes for {} codes of {} bytes", codes.len(), manifest.n, codebook.subspaces())).into());
+    }
+    Nav::read(&nav, manifest.n)?;
+
+    let pages = PageFile::open(&graph_path, layout.page_bytes, FIRST_PAGE_OFFSET, superblock.page_count)?;
+    let mut buffer = AlignedBuf::new(layout.page_bytes).map_err(|error| FormatError::Io { path: graph_path.clone(), error })?;
+    let mut graph = Graph::new(manifest.n as usize, layout.max_degree);
+    let mut row = Vec::new();
+    for number in 0..superblock.page_count {
+        if number % STEP == 0 {
+            progress(number, superblock.page_count);
+        }
+        let offset = FIRST_PAGE_OFFSET + number * layout.page_bytes as u64;
+        let corrupt =
+            |detail: String| FormatError::Corrupt { path: graph_path.clone(), offset, detail: format!("page {number}: {detail}") };
+        pages.read_page_blocking(number, &mut buffer).map_err(|e| corrupt(e.to_string()))?;
+        let header = page::check(&buffer, superblock.file_id, number).map_err(|e| corrupt(e.to_string()))?;
+        let first = layout.first_node(number);
+        let expected = (manifest.n - first).min(layout.per_page as u64);
+        if u64::from(header.live) != expected {
+            return Err(corrupt(format!("{} records, {expected} belong here", header.live)).into());
+        }
+        for slot in 0..usize::from(header.live) {
+            row.clear();
+            layout.record(&buffer, slot).neighbors(manifest.n, &mut row).map_err(|e| corrupt(e.to_string()))?;
+            graph.set(NodeId((first + slot as u64) as u32), &row);
+        }
+    }
+    progress(superblock.page_count, superblock.page_count);
+    let reached = graph.reach(NodeId(superblock.entry as u32), &mut vec![false; graph.n()]).len() as u64;
+    Ok(VerifyReport {
+        pages: superblock.page_count,
+        nodes: manifest.n,
+        edges: graph.edge_count(),
+        unreachable: manifest.n - reached,
+        bytes: manifest.total_bytes(),
+    })
+}
