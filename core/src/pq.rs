@@ -12,7 +12,7 @@
 //! where `s` is the widest subspace, or all of `dim` once a rotation may turn the whole length into one subspace. `f` is the largest
 //! with `s * 4^f <= 2^15`, so that length N is at most 2^14.5. Rounding the rotation's entries to 2^-14 can stretch it by
 //! `dim * 2^-15 <= 1/4` at most, and rounding coordinates and centroids adds less than 46 (half of sqrt(8192)): below 2^14.9, which
-//! fits i16, and scores (see [`Subspace`]) stay below `1.5 * 2^29.8 < 2^31`, which fits i32.
+//! fits i16, and scores (see `Subspace`) stay below `1.5 * 2^29.8 < 2^31`, which fits i32.
 
 mod bytes;
 mod kernel;

@@ -31,7 +31,8 @@ pub enum CodebookError {
     },
     /// The header holds values that no codebook has.
     #[error(
-        "the codebook's header says dim {dim}, subspaces {subspaces}, rotation {rotated}, reserved {reserved}: no codebook has these; the file is damaged or from a newer version, rebuild or restore it"
+        "the codebook's header says dim {dim}, subspaces {subspaces}, rotation {rotated}, reserved {reserved}: no codebook has these; \
+         the file is damaged or from a newer version, rebuild or restore it"
     )]
     Header {
         /// Coordinates.

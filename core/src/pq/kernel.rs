@@ -34,22 +34,15 @@ impl Kernels {
     #[inline]
     pub(super) fn nearest(self, vectors: &[[Pair; LANES]], subspace: &Subspace) -> [u8; LANES] {
         assert_eq!(vectors.len(), subspace.pair_count());
-        #[cfg(target_arch = "x86_64")]
-        {
+        match self.0 {
             // SAFETY: `Kernels` proves that the processor has the level's instructions.
-            match (self.0, vectors.len()) {
-                (SimdLevel::Avx512, 1) => return unsafe { nearest_avx512::<1>(vectors, subspace) },
-                (SimdLevel::Avx512, 2) => return unsafe { nearest_avx512::<2>(vectors, subspace) },
-                (SimdLevel::Avx512, 3) => return unsafe { nearest_avx512::<3>(vectors, subspace) },
-                (SimdLevel::Avx512, 4) => return unsafe { nearest_avx512::<4>(vectors, subspace) },
-                (SimdLevel::Avx512, 6) => return unsafe { nearest_avx512::<6>(vectors, subspace) },
-                (SimdLevel::Avx512, 8) => return unsafe { nearest_avx512::<8>(vectors, subspace) },
-                (SimdLevel::Avx512, _) => return unsafe { nearest_wide_avx512(vectors, subspace) },
-                (SimdLevel::Avx2, _) => return unsafe { nearest_avx2(vectors, subspace) },
-                _ => {}
-            }
+            #[cfg(target_arch = "x86_64")]
+            SimdLevel::Avx512 => unsafe { nearest_avx512(vectors, subspace) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            SimdLevel::Avx2 => unsafe { nearest_avx2(vectors, subspace) },
+            _ => nearest_scalar(vectors, subspace),
         }
-        nearest_scalar(vectors, subspace)
     }
 
     /// `out[i][lane] = sum_p rows[i][p] . vectors[p][lane]`, wrapping at 32 bits, for the four rows ([4][pairs]) of a matrix.
@@ -70,7 +63,10 @@ impl Kernels {
 
 /// Methods of [`Kernels`] whose plain body is compiled once for each level.
 macro_rules! compiled_for_each_level {
-    ($($(#[$doc:meta])* fn $name:ident $(<const $constant:ident: u8>)? ($($argument:ident: $type:ty),*) $(-> $out:ty)? = $body:ident;)*) => {
+    ($(
+        $(#[$doc:meta])*
+        fn $name:ident $(<const $constant:ident: u8>)? ($($argument:ident: $type:ty),*) $(-> $out:ty)? = $body:ident;
+    )*) => {
         impl Kernels {$(
             $(#[$doc])*
             #[inline]
@@ -311,9 +307,22 @@ mod x86 {
         }
     }
 
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    pub(super) fn nearest_avx512(vectors: &[[Pair; LANES]], subspace: &Subspace) -> [u8; LANES] {
+        match vectors.len() {
+            1 => nearest_few_avx512::<1>(vectors, subspace),
+            2 => nearest_few_avx512::<2>(vectors, subspace),
+            3 => nearest_few_avx512::<3>(vectors, subspace),
+            4 => nearest_few_avx512::<4>(vectors, subspace),
+            6 => nearest_few_avx512::<6>(vectors, subspace),
+            8 => nearest_few_avx512::<8>(vectors, subspace),
+            _ => nearest_many_avx512(vectors, subspace),
+        }
+    }
+
     /// `P` pairs a vector: the vectors stay in registers, a centroid costs P multiply-adds and four more instructions.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    pub(super) fn nearest_avx512<const P: usize>(vectors: &[[Pair; LANES]], subspace: &Subspace) -> [u8; LANES] {
+    fn nearest_few_avx512<const P: usize>(vectors: &[[Pair; LANES]], subspace: &Subspace) -> [u8; LANES] {
         let mut lanes = [_mm512_setzero_si512(); P];
         for (lane, vector) in lanes.iter_mut().zip(vectors) {
             *lane = load_512(vector);
@@ -331,7 +340,7 @@ mod x86 {
 
     /// Any number of pairs, four centroids at a time so that a vector's load serves all four.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    pub(super) fn nearest_wide_avx512(vectors: &[[Pair; LANES]], subspace: &Subspace) -> [u8; LANES] {
+    fn nearest_many_avx512(vectors: &[[Pair; LANES]], subspace: &Subspace) -> [u8; LANES] {
         let count = subspace.pair_count();
         let mut best = Best512::none();
         for (centroids, starts) in subspace.pairs().chunks_exact(4 * count).zip(subspace.starts().as_chunks::<4>().0) {

@@ -77,17 +77,17 @@ pub(super) fn symmetric_eigen(kernels: Kernels, matrix: Matrix) -> (Vec<f64>, Ma
 fn tridiagonal(kernels: Kernels, mut a: Matrix) -> (Vec<f64>, Vec<f64>, Matrix) {
     let n = a.n;
     let mut reflections = Vec::new();
-    let mut off_diagonal = vec![0.0; n];
+    let mut off_diagonal = Vec::with_capacity(n);
     for k in 0..n.saturating_sub(1) {
         let mut v = a.row(k)[k + 1..].to_vec();
         let length = dot(&v, &v).sqrt();
         let signed = if v[0] < 0.0 { -length } else { length };
         if k + 2 == n || length == 0.0 {
-            off_diagonal[k] = v[0];
+            off_diagonal.push(v[0]);
             reflections.push((v, 0.0));
             continue;
         }
-        off_diagonal[k] = -signed;
+        off_diagonal.push(-signed);
         v[0] += signed;
         let beta = 2.0 / dot(&v, &v);
         // The rest of A becomes H A H with H = 1 - beta v v^T, written as A - v w^T - w v^T.
@@ -104,6 +104,7 @@ fn tridiagonal(kernels: Kernels, mut a: Matrix) -> (Vec<f64>, Vec<f64>, Matrix) 
         }
         reflections.push((v, beta));
     }
+    off_diagonal.resize(n, 0.0);
     let mut q = Matrix::identity(n);
     for (k, (v, beta)) in reflections.iter().enumerate().rev().filter(|(_, (_, beta))| *beta != 0.0) {
         let mut sums = vec![0.0; v.len()];

@@ -106,8 +106,9 @@ const MOST_TRAINED: usize = 100 * super::CENTROIDS;
 const MARGIN: f64 = 0.01;
 /// Above it the dim^3 algebra of the principal axes would take longer than the rest of a build.
 const WIDEST_TO_ROTATE: usize = 1_024;
-/// k-means rounds of every candidate.
-static ROUNDS: std::sync::LazyLock<usize> = std::sync::LazyLock::new(|| std::env::var("ROUNDS").map_or(10, |v| v.parse().unwrap()));
+/// k-means rounds of every candidate before it is judged, and of the winner after it.
+const ROUNDS: usize = 10;
+const LAST_ROUNDS: usize = 15;
 /// Rows that a rotation is learned from.
 const MOST_LEARNED: usize = 16_384;
 
@@ -168,7 +169,7 @@ pub(super) fn train_best_with(
         };
         let points = Points::new(kernels, &sample.trained, &layout, rotation.as_ref());
         let first = kmeans::first_centroids(&points, &layout, rng.part(part));
-        let (subspaces, _) = kmeans::improve(kernels, &points, &layout, first, *ROUNDS);
+        let (subspaces, _) = kmeans::improve(kernels, &points, &layout, first, ROUNDS);
         let codebook = Codebook::from_subspaces(layout.clone(), rotation, subspaces);
         let time = started.elapsed();
         let quality = (!truth.is_empty()).then(|| sample.quality(kernels, &codebook, &truth));
@@ -178,7 +179,10 @@ pub(super) fn train_best_with(
             best = Some((worth, turn, codebook));
         }
     }
-    let Some((_, chosen, codebook)) = best else { return Err(TrainError::NoRows) };
+    let Some((_, chosen, mut codebook)) = best else { return Err(TrainError::NoRows) };
+    let points = Points::new(kernels, &sample.trained, &layout, codebook.rotation.as_ref());
+    let (subspaces, _) = kmeans::improve(kernels, &points, &layout, codebook.subspaces, LAST_ROUNDS);
+    codebook = Codebook::from_subspaces(layout, codebook.rotation, subspaces);
     let (rows, queries, ranked) = (sample.trained.len() / dim, sample.queries.len() / dim, sample.ranked.len() / dim);
     Ok((codebook, TrainReport { rows, queries, ranked, candidates, chosen }))
 }
