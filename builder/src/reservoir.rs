@@ -2,134 +2,158 @@
 //!
 //! What is kept is the smallest of a set under a total order, so it depends neither on the order of arrival nor on how often a
 //! candidate arrives: threads may offer as they come. A row is a sorted run of at most `width` entries and up to `SLACK` unsorted ones;
-//! when the slack is full it is sorted and merged in. Rows are locked in runs of 64, which threads almost never meet in.
+//! when the slack is full it is sorted and merged in. Each row has a lock of its own, one bit of its state; threads almost never meet.
 
 use roxanne_core::tile::entry_distance;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    hint::spin_loop,
+    sync::atomic::{
+        AtomicU64,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+};
 
 /// Entries that a row collects before they are merged into its sorted run.
 pub const SLACK: usize = 64;
-/// Rows under one lock.
-const RUN: usize = 64;
+/// The most entries that a row can be asked to keep.
+pub const MAX_WIDTH: usize = 1024;
 
 /// All rows.
 pub struct Reservoirs {
     width: usize,
-    n: usize,
-    runs: Vec<Mutex<Run>>,
+    /// [n x (width + SLACK)]; a row is read and written only under its lock.
+    entries: Vec<AtomicU64>,
+    /// A [`State`] a row, packed.
+    states: Vec<AtomicU64>,
 }
 
-struct Run {
-    entries: Vec<u64>,
-    rows: [Row; RUN],
-}
-
+/// What a row's state word holds: `lock 1 bit | sorted 15 | used 16 | threshold 32`.
 #[derive(Clone, Copy)]
-struct Row {
+struct State {
     /// Length of the sorted run.
-    sorted: u16,
+    sorted: usize,
     /// Sorted and unsorted entries.
-    used: u16,
+    used: usize,
     /// No later entry with a distance above this can be kept.
     threshold: u32,
 }
 
+const LOCKED: u64 = 1 << 63;
+
+impl State {
+    fn unpack(word: u64) -> State {
+        State { sorted: (word >> 48 & 0x7FFF) as usize, used: (word >> 32 & 0xFFFF) as usize, threshold: word as u32 }
+    }
+
+    fn pack(self) -> u64 {
+        (self.sorted as u64) << 48 | (self.used as u64) << 32 | u64::from(self.threshold)
+    }
+}
+
 impl Reservoirs {
-    /// `n` empty rows that keep `width` each, at most 1,024.
+    /// `n` empty rows that keep `width` each, at most [`MAX_WIDTH`].
     pub fn new(n: usize, width: usize) -> Reservoirs {
-        assert!((1..=1024).contains(&width), "reservoir of {width}");
-        let run = |first: usize| {
-            let empty = Row { sorted: 0, used: 0, threshold: u32::MAX };
-            Mutex::new(Run { entries: vec![0; RUN.min(n - first) * (width + SLACK)], rows: [empty; RUN] })
-        };
-        Reservoirs { width, n, runs: (0..n).step_by(RUN).map(run).collect() }
+        assert!((1..=MAX_WIDTH).contains(&width), "reservoir of {width}");
+        let empty = State { sorted: 0, used: 0, threshold: u32::MAX }.pack();
+        let entries = std::iter::repeat_with(AtomicU64::default).take(n * (width + SLACK)).collect();
+        Reservoirs { width, entries, states: std::iter::repeat_with(|| AtomicU64::new(empty)).take(n).collect() }
     }
 
     /// Bytes a row takes.
     pub fn row_bytes(width: usize) -> u64 {
-        ((width + SLACK) * 8 + size_of::<Row>()) as u64
+        ((width + SLACK + 1) * 8) as u64
     }
 
     /// Number of rows.
     pub fn n(&self) -> usize {
-        self.n
+        self.states.len()
     }
 
-    fn run(&self, row: usize) -> MutexGuard<'_, Run> {
-        // A panic elsewhere leaves a row that is still a set of offered entries.
-        self.runs[row / RUN].lock().unwrap_or_else(PoisonError::into_inner)
+    fn row(&self, row: usize) -> &[AtomicU64] {
+        let all = self.width + SLACK;
+        &self.entries[row * all..][..all]
+    }
+
+    fn lock(&self, row: usize) -> State {
+        let state = &self.states[row];
+        loop {
+            let word = state.load(Relaxed);
+            if word & LOCKED == 0 && state.compare_exchange_weak(word, word | LOCKED, Acquire, Relaxed).is_ok() {
+                return State::unpack(word);
+            }
+            spin_loop();
+        }
+    }
+
+    fn unlock(&self, row: usize, state: State) {
+        self.states[row].store(state.pack(), Release);
     }
 
     /// Offers entries `distance << 32 | id` to a row: `nearest` sorted, `others` not.
     pub fn offer(&self, row: u32, nearest: &[u64], others: &[u64]) {
-        let mut run = self.run(row as usize);
-        let (at, all) = (row as usize % RUN, self.width + SLACK);
-        let Run { entries, rows } = &mut *run;
-        let (state, entries) = (&mut rows[at], &mut entries[at * all..][..all]);
-        for &entry in nearest {
+        let row = row as usize;
+        // Thresholds only sink, so what an old one refuses is refused for good: late in a build most offers end here.
+        let threshold = State::unpack(self.states[row].load(Relaxed)).threshold;
+        let refused = |&entry: &u64| entry_distance(entry) > threshold;
+        if nearest.first().is_none_or(refused) && others.iter().all(refused) {
+            return;
+        }
+        let (mut state, entries) = (self.lock(row), self.row(row));
+        for &entry in nearest.iter().chain(others) {
             if entry_distance(entry) > state.threshold {
-                break;
+                continue;
             }
-            state.push(entries, self.width, entry);
-        }
-        for &entry in others {
-            if entry_distance(entry) <= state.threshold {
-                state.push(entries, self.width, entry);
+            if state.used == entries.len() {
+                state = settle(state, entries, self.width);
             }
+            entries[state.used].store(entry, Relaxed);
+            state.used += 1;
         }
+        self.unlock(row, state);
     }
 
     /// The nearest distinct entries of a row, sorted, into `out`.
     pub fn sorted(&self, row: usize, out: &mut Vec<u64>) {
-        let mut run = self.run(row);
-        let (at, all) = (row % RUN, self.width + SLACK);
-        let Run { entries, rows } = &mut *run;
-        let entries = &mut entries[at * all..][..all];
-        rows[at].settle(entries, self.width);
+        let (mut state, entries) = (self.lock(row), self.row(row));
+        state = settle(state, entries, self.width);
         out.clear();
-        out.extend_from_slice(&entries[..usize::from(rows[at].sorted)]);
+        out.extend(entries[..state.sorted].iter().map(|e| e.load(Relaxed)));
+        self.unlock(row, state);
     }
 }
 
-impl Row {
-    #[inline]
-    fn push(&mut self, entries: &mut [u64], width: usize, entry: u64) {
-        if usize::from(self.used) == entries.len() {
-            self.settle(entries, width);
-        }
-        entries[usize::from(self.used)] = entry;
-        self.used += 1;
+/// Merges a row's unsorted entries into its sorted run, without duplicates.
+fn settle(state: State, entries: &[AtomicU64], width: usize) -> State {
+    if state.sorted == state.used {
+        return state;
     }
+    // The usual width gets a small buffer: clearing the largest one would cost as much as the merge.
+    if width <= 128 { settle_in::<{ 128 + SLACK }>(state, entries, width) } else { settle_in::<{ MAX_WIDTH + SLACK }>(state, entries, width) }
+}
 
-    /// Merges the unsorted entries into the sorted run, without duplicates.
-    fn settle(&mut self, entries: &mut [u64], width: usize) {
-        let (sorted, used) = (usize::from(self.sorted), usize::from(self.used));
-        if sorted == used {
-            return;
-        }
-        let mut buffer = [0u64; 1024];
-        buffer[..sorted].copy_from_slice(&entries[..sorted]);
-        // The slack moves to the end, out of the way of what is written.
-        let fresh_start = entries.len() - (used - sorted);
-        entries.copy_within(sorted..used, fresh_start);
-        entries[fresh_start..].sort_unstable();
-        let (mut old, mut fresh, mut kept) = (0, fresh_start, 0);
-        let mut last = u64::MAX;
-        while kept < width && (old < sorted || fresh < entries.len()) {
-            let take_old = fresh == entries.len() || (old < sorted && buffer[old] <= entries[fresh]);
-            let next = if take_old { buffer[old] } else { entries[fresh] };
-            (old, fresh) = if take_old { (old + 1, fresh) } else { (old, fresh + 1) };
-            if next != last {
-                entries[kept] = next;
-                kept += 1;
-                last = next;
-            }
-        }
-        (self.sorted, self.used) = (kept as u16, kept as u16);
-        if kept == width {
-            self.threshold = entry_distance(last);
+fn settle_in<const N: usize>(state: State, entries: &[AtomicU64], width: usize) -> State {
+    let mut copy = [0; N];
+    let copy = &mut copy[..state.used];
+    copy.iter_mut().zip(entries).for_each(|(c, e)| *c = e.load(Relaxed));
+    let (old, fresh) = copy.split_at_mut(state.sorted);
+    fresh.sort_unstable();
+    let (mut old, mut fresh) = (old.iter().copied().peekable(), fresh.iter().copied().peekable());
+    let (mut kept, mut last) = (0, u64::MAX);
+    while kept < width {
+        let next = match (old.peek(), fresh.peek()) {
+            (Some(o), Some(f)) if o > f => fresh.next(),
+            (Some(_), _) => old.next(),
+            (None, _) => fresh.next(),
+        };
+        let Some(next) = next else { break };
+        if next != last {
+            entries[kept].store(next, Relaxed);
+            kept += 1;
+            last = next;
         }
     }
+    let threshold = if kept == width { entry_distance(last) } else { state.threshold };
+    State { sorted: kept, used: kept, threshold }
 }
 
 #[cfg(test)]

@@ -30,9 +30,9 @@ pub fn page_order(graph: &Graph, entry: NodeId, per_page: usize, watch: &Watch<'
         while placed[by_breadth[first_unseen].index()] {
             first_unseen += 1;
         }
-        let mut next = page.best(&placed).or(Some(by_breadth[first_unseen]));
+        let mut next = page.take_best().or(Some(by_breadth[first_unseen]));
         page.clear();
-        for _ in 0..per_page {
+        for filled in 1..=per_page {
             let Some(node) = next else { break };
             placed[node.index()] = true;
             order.push(node);
@@ -42,7 +42,8 @@ pub fn page_order(graph: &Graph, entry: NodeId, per_page: usize, watch: &Watch<'
                     page.add(neighbor, tie(rank));
                 }
             }
-            next = page.best(&placed);
+            // The last one's wishes go to the page after.
+            next = if filled < per_page { page.take_best() } else { None };
         }
         if order.len() >= told + STEP {
             watch.advance((order.len() - told) as u64)?;
@@ -95,53 +96,68 @@ impl InEdges {
 
 /// How much each unplaced node is wanted by the page being filled.
 struct PageScores {
-    /// Open addressing over the page's candidates: (id + 1) << 32 | score; 0 is free.
-    slots: Vec<u64>,
+    ids: Vec<NodeId>,
+    /// Of each of `ids`; 0 once it was taken.
+    scores: Vec<u32>,
+    /// Open addressing: place in `ids` + 1, or 0.
+    slots: Vec<u32>,
+    /// Slots in use.
     used: Vec<u32>,
 }
 
 impl PageScores {
     fn new() -> PageScores {
-        PageScores { slots: vec![0; 4096], used: Vec::new() }
+        PageScores { ids: Vec::new(), scores: Vec::new(), slots: vec![0; 4096], used: Vec::new() }
     }
 
     fn clear(&mut self) {
-        for at in self.used.drain(..) {
-            self.slots[at as usize] = 0;
-        }
+        self.used.drain(..).for_each(|slot| self.slots[slot as usize] = 0);
+        self.ids.clear();
+        self.scores.clear();
     }
 
-    fn add(&mut self, node: NodeId, score: u32) {
-        if self.used.len() * 2 >= self.slots.len() {
-            self.grow();
-        }
+    /// The slot of `id`: its own, or the free one where it belongs.
+    fn slot(&self, id: NodeId) -> usize {
         let mask = self.slots.len() - 1;
-        let mut at = (u64::from(node.0).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as usize & mask;
-        let name = u64::from(node.0) + 1;
-        while self.slots[at] != 0 && self.slots[at] >> 32 != name {
+        let mut at = (u64::from(id.0).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as usize & mask;
+        while self.slots[at] != 0 && self.ids[self.slots[at] as usize - 1] != id {
             at = (at + 1) & mask;
         }
-        if self.slots[at] == 0 {
-            self.used.push(at as u32);
-            self.slots[at] = name << 32;
+        at
+    }
+
+    fn add(&mut self, id: NodeId, score: u32) {
+        let mut slot = self.slot(id);
+        if self.slots[slot] == 0 {
+            if self.ids.len() * 2 >= self.slots.len() {
+                self.grow();
+                slot = self.slot(id);
+            }
+            self.ids.push(id);
+            self.scores.push(0);
+            self.slots[slot] = self.ids.len() as u32;
+            self.used.push(slot as u32);
         }
-        self.slots[at] += u64::from(score);
+        self.scores[self.slots[slot] as usize - 1] += score;
     }
 
     fn grow(&mut self) {
-        let size = self.slots.len() * 2;
-        let old = std::mem::replace(&mut self.slots, vec![0; size]);
+        self.slots = vec![0; self.slots.len() * 2];
         self.used.clear();
-        for slot in old.into_iter().filter(|&s| s != 0) {
-            self.add(NodeId(((slot >> 32) - 1) as u32), slot as u32);
+        for place in 0..self.ids.len() {
+            let slot = self.slot(self.ids[place]);
+            self.slots[slot] = place as u32 + 1;
+            self.used.push(slot as u32);
         }
     }
 
-    /// The most wanted unplaced node; among equals the smallest id.
-    fn best(&self, placed: &[bool]) -> Option<NodeId> {
-        let candidates = self.used.iter().map(|&at| self.slots[at as usize]);
-        let unplaced = candidates.map(|s| (s as u32, NodeId(((s >> 32) - 1) as u32))).filter(|(_, id)| !placed[id.index()]);
-        unplaced.max_by_key(|&(score, id)| (score, std::cmp::Reverse(id))).map(|(_, id)| id)
+    /// Takes the most wanted node; among equals the smallest id.
+    fn take_best(&mut self) -> Option<NodeId> {
+        let most = self.scores.iter().copied().max().filter(|&most| most > 0)?;
+        let equals = (0..self.ids.len()).filter(|&place| self.scores[place] == most);
+        let best = equals.min_by_key(|&place| self.ids[place])?;
+        self.scores[best] = 0;
+        Some(self.ids[best])
     }
 }
 

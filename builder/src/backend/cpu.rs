@@ -187,7 +187,8 @@ struct RowPrune {
     distances: Vec<u32>,
     /// Per round: how near a kept neighbor must be to cover each candidate, and whether one was.
     reach: [Vec<u32>; 2],
-    covered: [Vec<bool>; 2],
+    /// All ones where one was, so that the loop below is one of vectors.
+    covered: [Vec<u32>; 2],
     is_kept: Vec<bool>,
     kept: Vec<NodeId>,
 }
@@ -214,7 +215,7 @@ impl RowPrune {
             self.reach[round].clear();
             self.reach[round].extend(self.candidates.iter().map(|&e| alpha.reach(entry_distance(e))));
             self.covered[round].clear();
-            self.covered[round].resize(count, false);
+            self.covered[round].resize(count, 0);
         }
         self.is_kept.clear();
         self.is_kept.resize(count, false);
@@ -224,16 +225,16 @@ impl RowPrune {
                 if kept_count == self.params.max_degree {
                     break;
                 }
-                if self.is_kept[at] || self.covered[round][at] {
+                if self.is_kept[at] || self.covered[round][at] != 0 {
                     continue;
                 }
                 self.is_kept[at] = true;
                 kept_count += 1;
-                self.tile.distances(&self.rows, at, &mut self.distances);
+                self.tile.distances_after(&self.rows, at, &mut self.distances);
                 for later in round..2 {
                     let (reach, covered) = (&self.reach[later][at + 1..], &mut self.covered[later][at + 1..]);
                     for ((covered, &reach), &d) in covered.iter_mut().zip(reach).zip(&self.distances[at + 1..]) {
-                        *covered |= d <= reach;
+                        *covered |= if d as i32 <= reach as i32 { u32::MAX } else { 0 };
                     }
                 }
             }

@@ -108,10 +108,10 @@ pub(super) fn nearest_among(rows: &Rows, columns: &Rows, lists: &mut TopLists) {
     );
 }
 
-pub(super) fn distances(rows: &Rows, of: usize, out: &mut [u32]) {
+pub(super) fn distances_after(rows: &Rows, of: usize, out: &mut [u32]) {
     let mut buffer: TileBuffer = [[0; LANES]; ROWS];
     let first = of / ROWS * ROWS;
-    for block in 0..rows.count.div_ceil(LANES) {
+    for block in of / LANES..rows.count.div_ceil(LANES) {
         // SAFETY: the level is asserted in Tile::at_level.
         unsafe { tile(rows, first, rows, block, &mut buffer) };
         for (o, &d) in out[block * LANES..].iter_mut().zip(&buffer[of - first]) {

@@ -192,7 +192,9 @@ pub(super) fn nearest_within(rows: &Rows, lists: &mut TopLists) {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn nearest_within_avx512(rows: &Rows, lists: &mut TopLists) {
     let mut buffer: TileBuffer = [[0; TILE_COLUMNS]; TILE_ROWS];
-    for first in (0..rows.count).step_by(TILE_ROWS) {
+    // From the last rows to the first: rows loaded near each other tend to be near, so columns too meet their nearest early, and later
+    // distances seldom pass their thresholds.
+    for first in (0..rows.count).step_by(TILE_ROWS).rev() {
         let last = (first + TILE_ROWS).min(rows.count);
         for column in ((first / TILE_COLUMNS) * TILE_COLUMNS..rows.count).step_by(TILE_COLUMNS) {
             tile(rows, first, rows, column, &mut buffer);
@@ -273,15 +275,15 @@ fn nearest_among_avx512(rows: &Rows, columns: &Rows, lists: &mut TopLists) {
     }
 }
 
-pub(super) fn distances(rows: &Rows, of: usize, out: &mut [u32]) {
+pub(super) fn distances_after(rows: &Rows, of: usize, out: &mut [u32]) {
     // SAFETY: the level is asserted in Tile::at_level.
-    unsafe { distances_avx512(rows, of, out) }
+    unsafe { distances_after_avx512(rows, of, out) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn distances_avx512(rows: &Rows, of: usize, out: &mut [u32]) {
+fn distances_after_avx512(rows: &Rows, of: usize, out: &mut [u32]) {
     let blocks = rows.blocks();
-    let mut block = 0;
+    let mut block = of / TILE_COLUMNS * 2;
     // Six or more accumulators hide the latency of the product; blocks come in pairs.
     while block < blocks {
         match blocks - block {

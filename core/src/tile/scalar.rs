@@ -23,9 +23,9 @@ pub(super) fn nearest_among(level: SimdLevel, metric: BuildMetric, rows: &Rows, 
     }
 }
 
-pub(super) fn distances(level: SimdLevel, metric: BuildMetric, rows: &Rows, of: usize, out: &mut [u32]) {
+pub(super) fn distances_after(level: SimdLevel, metric: BuildMetric, rows: &Rows, of: usize, out: &mut [u32]) {
     let pair = pair_distance(level, metric);
-    for (j, d) in out.iter_mut().take(rows.count).enumerate() {
+    for (j, d) in out.iter_mut().enumerate().take(rows.count).skip(of + 1) {
         *d = pair(rows.row(of), rows.row(j));
     }
 }
