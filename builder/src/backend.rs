@@ -6,7 +6,15 @@
 pub mod cpu;
 
 use crate::reservoir::Reservoirs;
-use roxanne_core::{build_codes::BuildCodec, graph::Graph, id::NodeId, pq::Codebook, prune::PruneParams, tile::BuildMetric};
+use roxanne_core::{
+    build_codes::BuildCodec,
+    graph::Graph,
+    id::NodeId,
+    pq::Codebook,
+    prune::PruneParams,
+    simd::SimdLevel,
+    tile::{BuildMetric, pair_distance},
+};
 
 /// The vectors of a build: rows [n x stride] of bytes under an integer metric.
 #[derive(Clone, Debug)]
@@ -23,6 +31,12 @@ impl BuildCodes {
     /// Number of rows.
     pub fn n(&self) -> usize {
         self.bytes.len() / self.stride
+    }
+
+    /// Build distance of two rows.
+    #[inline]
+    pub fn distance(&self, a: NodeId, b: NodeId) -> u32 {
+        pair_distance(SimdLevel::detected(), self.metric)(self.row(a.0), self.row(b.0))
     }
 
     /// One row.

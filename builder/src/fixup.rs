@@ -9,7 +9,7 @@ use roxanne_core::{
     id::NodeId,
     random::CounterRng,
     search::{BeamSearch, Space, search_in_ram},
-    tile::{BuildMetric, entry_row},
+    tile::entry_row,
 };
 
 /// The node from which all others must be reachable: of a few sampled nodes the one nearest to a sample.
@@ -17,8 +17,7 @@ pub fn entry_point(codes: &BuildCodes, seed: u64) -> NodeId {
     let rng = CounterRng::new(seed).part(0xE117);
     let some = rng.part(1).sample(codes.n() as u64, 256);
     let others = rng.part(2).sample(codes.n() as u64, 1024);
-    let total =
-        |&a: &u64| -> u64 { others.iter().map(|&b| u64::from(codes.metric.distance(codes.row(a as u32), codes.row(b as u32)))).sum() };
+    let total = |&a: &u64| -> u64 { others.iter().map(|&b| u64::from(codes.distance(NodeId(a as u32), NodeId(b as u32)))).sum() };
     NodeId(some.iter().min_by_key(|a| (total(a), **a)).map_or(0, |&a| a as u32))
 }
 
@@ -79,22 +78,17 @@ pub struct RamSpace<'a> {
 
 impl Space for RamSpace<'_> {
     fn distance(&mut self, node: NodeId) -> u32 {
-        distance(self.codes, self.query, node)
+        self.codes.distance(self.query, node)
     }
     fn expand(&mut self, node: NodeId, neighbors: &mut Vec<NodeId>) {
         neighbors.extend_from_slice(self.graph.neighbors(node));
     }
 }
 
-/// Build distance of two rows.
-pub fn distance(codes: &BuildCodes, a: NodeId, b: NodeId) -> u32 {
-    let metric: BuildMetric = codes.metric;
-    metric.distance(codes.row(a.0), codes.row(b.0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use roxanne_core::tile::BuildMetric;
 
     #[test]
     fn islands_and_full_hubs_are_linked_within_the_degree() {

@@ -91,7 +91,9 @@ pub fn build_graph(codes: BuildCodes, params: &GraphParams, backend: &dyn Backen
     };
     join(&cut.leaves, &mut work)?;
     watch.advance(cut.leaves.members.len() as u64)?;
-    for batch in cut.open.batches(BATCH_MEMBERS) {
+    let batches = cut.open.batches(BATCH_MEMBERS);
+    drop(cut);
+    for batch in batches {
         let members = batch.members();
         let mut leaves = Groups::new();
         let start = Instant::now();

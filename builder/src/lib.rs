@@ -63,8 +63,9 @@ pub struct BuildParams {
     pub leaf_k: usize,
     /// Candidates kept for the prune: 96 for quality, 64 for speed.
     pub reservoir: usize,
-    /// A cluster of at most this many vectors is a leaf.
-    pub leaf_max: usize,
+    /// A cluster of at most this many vectors is a leaf; `None` is 256, or 512 above 256 dimensions, where smaller leaves fall
+    /// short of Vamana's recall (bench/RESULTS.md, graph quality).
+    pub leaf_max: Option<usize>,
     /// Bytes of a PQ code; `None` is min(dim, max(32, dim / 8)).
     pub pq_bytes: Option<usize>,
     /// Seed of every random choice.
@@ -73,16 +74,17 @@ pub struct BuildParams {
 
 impl Default for BuildParams {
     fn default() -> BuildParams {
-        BuildParams { max_degree: 48, alpha: 1.2, leaf_k: 5, reservoir: 96, leaf_max: 256, pq_bytes: None, seed: 1 }
+        BuildParams { max_degree: 48, alpha: 1.2, leaf_k: 5, reservoir: 96, leaf_max: None, pq_bytes: None, seed: 1 }
     }
 }
 
 impl BuildParams {
-    /// The graph's part of it.
+    /// The graph's part of it, for vectors of `dim` coordinates.
     ///
     /// # Errors
     /// A value out of range, by name.
-    pub fn graph(&self) -> Result<GraphParams, BuildError> {
+    pub fn graph(&self, dim: usize) -> Result<GraphParams, BuildError> {
+        let leaf_max = self.leaf_max.unwrap_or(if dim > 256 { 512 } else { 256 });
         let check = |name: &'static str, value: usize, low: usize, high: usize| {
             if (low..=high).contains(&value) {
                 Ok(())
@@ -93,14 +95,14 @@ impl BuildParams {
         check("degree", self.max_degree, 2, 1024)?;
         check("leaf-k", self.leaf_k, 1, 16)?;
         check("reservoir", self.reservoir, 1, 1024)?;
-        check("leaf-max", self.leaf_max, 8, 4096)?;
+        check("leaf-max", leaf_max, 8, 4096)?;
         let alpha = Alpha::from_f64(self.alpha).ok_or_else(|| BuildError::Param {
             name: "alpha",
             value: self.alpha.to_string(),
             low: 1.0,
             high: 10.0,
         })?;
-        let partition = PartitionParams { leaf_max: self.leaf_max, leaf_min: self.leaf_max / 4, ..PartitionParams::default() };
+        let partition = PartitionParams { leaf_max, leaf_min: leaf_max / 4, ..PartitionParams::default() };
         Ok(GraphParams {
             partition,
             leaf_k: self.leaf_k,
@@ -236,8 +238,8 @@ impl Builder {
     /// No input, or a shape or parameter that no build can have. Budgets are not checked: see [`Plan::check`].
     pub fn plan(&mut self) -> Result<Plan, BuildError> {
         self.prepare()?;
-        self.params.graph()?;
         let dataset = self.dataset.as_ref().ok_or(BuildError::NoInput)?;
+        self.params.graph(dataset.dim())?;
         plan::plan(dataset, self.metric, &self.params, self.keys.as_ref().map_or(0, KeyList::payload_bytes))
     }
 
@@ -311,7 +313,7 @@ impl Builder {
             ("degree", p.max_degree.to_string()),
             ("alpha", p.alpha.to_string()),
             ("leaf-k", p.leaf_k.to_string()),
-            ("leaf-max", p.leaf_max.to_string()),
+            ("leaf-max", p.graph(plan.dim)?.partition.leaf_max.to_string()),
             ("reservoir", p.reservoir.to_string()),
             ("pq-bytes", plan.code_bytes.to_string()),
             ("seed", p.seed.to_string()),
@@ -334,7 +336,7 @@ impl Builder {
         directory: &Path,
         report: &mut Report,
     ) -> Result<Manifest, BuildError> {
-        let graph_params = self.params.graph()?;
+        let graph_params = self.params.graph(plan.dim)?;
         let keys = self.keys.as_ref().ok_or(BuildError::NoInput)?;
         let codec = input::learn_codec(dataset, self.metric, self.params.seed)?;
         let (codes, content) = input::encode_all(dataset, &codec, watch, self.metric)?;
@@ -370,7 +372,7 @@ impl Builder {
 
         params.push(("rotated".to_string(), codebook.is_rotated().to_string()));
         let text: String = params.iter().map(|(name, value)| format!("{name} {value}\n")).collect();
-        let generation = xxh3_64(format!("{text}{content:016x}").as_bytes());
+        let generation = xxh3_64(format!("{} {text}{content:016x}", env!("CARGO_PKG_VERSION")).as_bytes());
         let file = emit::GraphFile {
             dataset,
             codes: &codes,

@@ -138,7 +138,7 @@ fn tour_of(codes: &BuildCodes, leaders: &[u32]) -> Vec<u32> {
     for step in 0..leaders.len() as u32 {
         place[at] = step;
         let unvisited = (0..leaders.len()).filter(|&l| place[l] == NO_LEADER);
-        let distance = |&l: &usize| (codes.metric.distance(codes.row(leaders[at]), codes.row(leaders[l])), l);
+        let distance = |&l: &usize| (codes.distance(NodeId(leaders[at]), NodeId(leaders[l])), l);
         at = unvisited.min_by_key(distance).unwrap_or(at);
     }
     place

@@ -128,7 +128,11 @@ fn settle(state: State, entries: &[AtomicU64], width: usize) -> State {
         return state;
     }
     // The usual width gets a small buffer: clearing the largest one would cost as much as the merge.
-    if width <= 128 { settle_in::<{ 128 + SLACK }>(state, entries, width) } else { settle_in::<{ MAX_WIDTH + SLACK }>(state, entries, width) }
+    if width <= 128 {
+        settle_in::<{ 128 + SLACK }>(state, entries, width)
+    } else {
+        settle_in::<{ MAX_WIDTH + SLACK }>(state, entries, width)
+    }
 }
 
 fn settle_in<const N: usize>(state: State, entries: &[AtomicU64], width: usize) -> State {

@@ -1,11 +1,12 @@
 //! Incremental Vamana in memory: the quality that this builder's graphs are measured against. Not a way to build an index.
 //!
 //! Nodes are inserted in seeded random order, in batches that double up to 2% of the set (ParlayANN, PPoPP 2024): each batch searches the
-//! graph as it stood, prunes what it visited, then back edges are added and rows that overflow are pruned (DiskANN, NeurIPS 2019).
+//! graph as it stood, prunes what it visited, then back edges are added; rows may overflow R by 30% before they are pruned (DiskANN,
+//! NeurIPS 2019), and all are at the end.
 
 use crate::{
     backend::BuildCodes,
-    fixup::{RamSpace, distance, entry_point},
+    fixup::{RamSpace, entry_point},
 };
 use rayon::prelude::*;
 use roxanne_core::{
@@ -21,7 +22,7 @@ use roxanne_core::{
 pub fn build_vamana(codes: &BuildCodes, params: &PruneParams, list_size: usize, seed: u64) -> (Graph, NodeId) {
     let n = codes.n();
     let entry = entry_point(codes, seed);
-    let mut graph = Graph::new(n, params.max_degree);
+    let mut graph = Graph::new(n, params.max_degree * 13 / 10);
     let rng = CounterRng::new(seed).part(0x7A3A);
     let mut order: Vec<NodeId> = (0..n as u32).map(NodeId).filter(|&id| id != entry).collect();
     order.sort_by_key(|id| rng.at(u64::from(id.0)));
@@ -32,7 +33,22 @@ pub fn build_vamana(codes: &BuildCodes, params: &PruneParams, list_size: usize, 
         done += nodes.len();
         batch = (batch * 2).min((n / 50).max(1));
     }
-    (graph, entry)
+    let mut pruned = Graph::new(n, params.max_degree);
+    let rows: Vec<Vec<NodeId>> = (0..n as u32)
+        .into_par_iter()
+        .map(|node| fit(codes, params, NodeId(node), graph.neighbors(NodeId(node)).to_vec(), params.max_degree))
+        .collect();
+    rows.iter().zip(0..).for_each(|(row, node)| pruned.set(NodeId(node), row));
+    (pruned, entry)
+}
+
+/// Prunes a row that is longer than `room`.
+fn fit(codes: &BuildCodes, params: &PruneParams, node: NodeId, mut row: Vec<NodeId>, room: usize) -> Vec<NodeId> {
+    if row.len() > room {
+        let mut candidates = row.iter().map(|&id| Neighbor { distance: codes.distance(node, id), id }).collect();
+        robust_prune(node, &mut candidates, params, |a, b| codes.distance(a, b), &mut row);
+    }
+    row
 }
 
 fn insert_batch(codes: &BuildCodes, params: &PruneParams, list_size: usize, entry: NodeId, nodes: &[NodeId], graph: &mut Graph) {
@@ -42,7 +58,7 @@ fn insert_batch(codes: &BuildCodes, params: &PruneParams, list_size: usize, entr
         .map_init(BeamSearch::default, |search, &node| {
             let (mut visited, mut kept) = (Vec::new(), Vec::new());
             search_in_ram(&mut RamSpace { codes, graph: old, query: node }, &[entry], list_size, search, |seen| visited.push(seen));
-            robust_prune(node, &mut visited, params, |a, b| distance(codes, a, b), &mut kept);
+            robust_prune(node, &mut visited, params, |a, b| codes.distance(a, b), &mut kept);
             kept
         })
         .collect();
@@ -57,11 +73,7 @@ fn insert_batch(codes: &BuildCodes, params: &PruneParams, list_size: usize, entr
             let node = group[0].0;
             let mut row: Vec<NodeId> = old.neighbors(node).to_vec();
             row.extend(group.iter().map(|pair| pair.1).filter(|id| !old.neighbors(node).contains(id)));
-            if row.len() > params.max_degree {
-                let mut candidates = row.iter().map(|&id| Neighbor { distance: distance(codes, node, id), id }).collect();
-                robust_prune(node, &mut candidates, params, |a, b| distance(codes, a, b), &mut row);
-            }
-            row
+            fit(codes, params, node, row, old.max_degree())
         })
         .collect();
     groups.iter().zip(rows).for_each(|(group, row)| graph.set(group[0].0, &row));

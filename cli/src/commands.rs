@@ -12,8 +12,8 @@ pub(crate) mod verify;
 
 use crate::{failure::Failure, parse};
 use roxanne_builder::BuildParams;
-use roxanne_core::Budget;
-use roxanne_engine::IndexInfo;
+use roxanne_core::{Budget, ErrorClass};
+use roxanne_engine::{IndexInfo, SearchError};
 use serde_json::{Value, json};
 use std::{
     io::{self, Write},
@@ -121,13 +121,28 @@ fn refuse_existing(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Refuses a path that cannot be an index, which is a directory.
+fn check_index(path: &Path) -> Result<(), Failure> {
+    if path.exists() && !path.is_dir() {
+        return Err(Failure::input(format!("{}: not a roxanne index: it is a file, an index is a directory", path.display())));
+    }
+    Ok(())
+}
+
+/// A failed search, with the number of its query where that is to blame and not the flags or the disk.
+pub(crate) fn search_failure(error: SearchError, query: u64) -> Failure {
+    let blamed = error.class() == ErrorClass::BadInput;
+    let failure = Failure::from(error);
+    if blamed { failure.at(format_args!("query {query}")) } else { failure }
+}
+
 /// A number of threads: that many, or one a core for 0.
 fn thread_count(asked: usize) -> usize {
     if asked > 0 { asked } else { std::thread::available_parallelism().map_or(1, usize::from) }
 }
 
 /// Memory of this process that is resident now; 0 where the kernel does not tell.
-fn rss_bytes() -> u64 {
+pub(crate) fn rss_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     kilobytes(&status, "VmRSS:")
 }

@@ -12,6 +12,7 @@ mod plot;
 mod progress;
 mod queries;
 mod text;
+mod trial;
 
 use clap::{Parser, Subcommand};
 use failure::Failure;
@@ -36,7 +37,7 @@ Exit codes: 0 done, 2 called wrongly, 3 bad input, 4 does not fit the budget, 5 
 
 /// An SSD vector-search index: built on this machine, served from flash, with its recall measured
 #[derive(Parser)]
-#[command(name = "roxanne", version, after_help = EXAMPLES, arg_required_else_help = true, max_term_width = 120)]
+#[command(name = "roxanne", version, after_help = EXAMPLES, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -10,7 +10,7 @@ const HEIGHT: f64 = 500.0;
 /// The rectangle of the axes: left, top, right, bottom.
 const AREA: [f64; 4] = [84.0, 82.0, WIDTH - 36.0, HEIGHT - 66.0];
 /// About the width of one letter of a label, and its height.
-const LETTER: [f64; 2] = [6.4, 13.0];
+const LETTER: [f64; 2] = [6.8, 13.0];
 const INK: &str = "#1f2937";
 const QUIET: &str = "#6b7280";
 const GRID: &str = "#e5e7eb";
@@ -54,7 +54,7 @@ impl Axis {
         let first = ((low / step).floor() as i64).max((floor / step).round() as i64);
         let last = ((high / step).ceil() as i64).max(first + 1);
         let ticks: Vec<f64> = (first..=last).map(|t| t as f64 * step).filter(|&t| t <= ceiling + step * 1e-6).collect();
-        let top = ticks.last().copied().unwrap_or(high).max(high);
+        let top = ticks.last().copied().unwrap_or(high).max(high).min(ceiling);
         Axis { log: false, low: first as f64 * step, high: top, ticks }
     }
 
@@ -168,7 +168,7 @@ fn free_place(x: f64, y: f64, width: f64, taken: &mut Vec<Rect>) -> (f64, f64) {
         [(right, y - 5.0), (right, y + 4.0), (left, y + 16.0), (left, y + 4.0), (x - width / 2.0, y - 12.0), (x - width / 2.0, y + 22.0)];
     let farther = (1..12).flat_map(|i| [(right, y - 5.0 - 9.0 * f64::from(i)), (left, y + 16.0 + 9.0 * f64::from(i))]);
     let rect = |(x, baseline): (f64, f64)| [x, baseline - height + 2.0, x + width, baseline + 3.0];
-    let inside = |r: &Rect| r[0] > AREA[0] && r[2] < WIDTH - 4.0 && r[1] > AREA[1] - 14.0 && r[3] < AREA[3];
+    let inside = |r: &Rect| r[0] > AREA[0] && r[2] < AREA[2] + 6.0 && r[1] > AREA[1] - 14.0 && r[3] < AREA[3];
     let free = |&place: &(f64, f64)| inside(&rect(place)) && taken.iter().all(|t| !overlap(t, &rect(place)));
     let place = near.into_iter().chain(farther).find(free).unwrap_or((right, y - 5.0));
     taken.push(rect(place));
@@ -179,7 +179,7 @@ fn free_place(x: f64, y: f64, width: f64, taken: &mut Vec<Rect>) -> (f64, f64) {
 fn legend(out: &mut String, chart: &Chart, places: &[(f64, f64)], taken: &mut Vec<Rect>) {
     let [left, top, right, bottom] = AREA;
     let text = fit(&chart.legend, 70);
-    let (width, height) = (text.chars().count() as f64 * LETTER[0] + 54.0, 28.0);
+    let (width, height) = (text.chars().count() as f64 * LETTER[0] * 0.9 + 54.0, 28.0);
     let corner = |x: f64, y: f64| [x, y, x + width, y + height];
     let low = bottom - 12.0 - height;
     let corners = [

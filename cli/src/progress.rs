@@ -149,8 +149,10 @@ impl Running {
 
     fn summary(&self) -> String {
         let seconds = self.start.elapsed().as_secs_f64();
-        let (done, took, rate) = (text::count(self.done), text::seconds(seconds), text::rate(self.per_second(seconds)));
-        format!("{:<16} {done} {} in {took}, {rate}/s", self.name, self.unit)
+        let (done, took) = (text::count(self.done), text::seconds(seconds));
+        // A step that is done once has a time and no rate.
+        let rate = if self.done > 1 { format!(", {}/s", text::rate(self.per_second(seconds))) } else { String::new() };
+        format!("{:<16} {done} {} in {took}{rate}", self.name, self.unit)
     }
 
     fn event(&self, event: &str) -> Value {
@@ -165,19 +167,21 @@ impl Running {
 }
 
 fn bar(name: &'static str, total: u64, unit: &'static str) -> ProgressBar {
+    // Before the first unit is done there is nothing to judge by. Writing to what a bar writes to cannot fail.
     let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
-        // A String takes everything.
-        let _ = write!(out, "{}/s", text::rate(state.per_sec()));
+        let _ = if state.pos() == 0 { write!(out, "-") } else { write!(out, "{}/s", text::rate(state.per_sec())) };
     };
-    let eta = |state: &ProgressState, out: &mut dyn fmt::Write| {
-        // Before the first unit is done there is no rate to judge by.
-        let _ = if state.pos() == 0 { write!(out, "-") } else { write!(out, "{}", text::seconds(state.eta().as_secs().max(1) as f64)) };
+    let left = |state: &ProgressState, out: &mut dyn fmt::Write| {
+        let _ = match state.eta().as_secs().max(1) {
+            _ if state.pos() == 0 => write!(out, "-"),
+            seconds @ ..120 => write!(out, "{seconds} s"),
+            seconds => write!(out, "{}", text::seconds(seconds as f64)),
+        };
     };
     let template = "{prefix:<16} {bar:28} {percent:>3}%  {human_pos}/{human_len} {msg}  {rate}  ETA {left}";
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(total).with_style(style.with_key("rate", rate).with_key("left", eta).progress_chars("█▉▊▋▌▍▎▏ "));
-    bar.set_prefix(name);
-    bar.set_message(unit);
+    let style = style.with_key("rate", rate).with_key("left", left).progress_chars("█▉▊▋▌▍▎▏ ");
+    let bar = ProgressBar::new(total).with_prefix(name).with_message(unit).with_style(style);
     bar.enable_steady_tick(TICK);
     bar
 }

@@ -42,10 +42,11 @@ pub(crate) fn rate(number: f64) -> String {
     format!("{value:.decimals$}{letter}")
 }
 
-/// `0.03 s`, `12.3 s`, `4 min 05 s`, `2 h 03 min`.
+/// `34 ms`, `1.25 s`, `12.3 s`, `4 min 05 s`, `2 h 03 min`.
 pub(crate) fn seconds(seconds: f64) -> String {
     let whole = seconds as u64;
     match whole {
+        0 if seconds < 0.9995 => format!("{:.0} ms", seconds * 1e3),
         0..10 => format!("{seconds:.2} s"),
         10..120 => format!("{seconds:.1} s"),
         120..7200 => format!("{} min {:02} s", whole / 60, whole % 60),
@@ -90,7 +91,7 @@ mod tests {
         assert_eq!((rate(12_345.0), rate(4.56e6), rate(1.2e9)), ("12.3 k".into(), "4.56 M".into(), "1.20 G".into()));
         assert_eq!(
             (seconds(0.034), seconds(12.34), seconds(245.0), seconds(7380.0)),
-            ("0.03 s".into(), "12.3 s".into(), "4 min 05 s".into(), "2 h 03 min".into())
+            ("34 ms".into(), "12.3 s".into(), "4 min 05 s".into(), "2 h 03 min".into())
         );
         assert_eq!((micros(87.4), micros(1420.0), micros(250_000.0)), ("87 us".into(), "1.42 ms".into(), "250 ms".into()));
     }

@@ -16,6 +16,8 @@ mod avx2;
 mod avx512;
 mod scalar;
 
+pub use scalar::{PairDistance, pair_distance};
+
 /// The integer metric that a graph is built on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BuildMetric {

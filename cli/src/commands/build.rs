@@ -1,6 +1,6 @@
 //! `build`: vectors in, one index directory out.
 
-use super::{Limits, Shape, print_json};
+use super::{Limits, Shape, print_json, refuse_existing};
 use crate::{failure::Failure, interrupt, key_file, parse, progress, text};
 use roxanne_builder::{BuildError, Builder, Phase, Report};
 use roxanne_core::{ErrorClass, dataset::Dataset, metric::Metric};
@@ -49,7 +49,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Progress on stderr: bars on a terminal, lines, or JSON events
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, value_name = "auto|plain|json", default_value_t, hide_possible_values = true)]
     progress: progress::Style,
     /// One JSON object on stdout
     #[arg(long)]
@@ -61,6 +61,9 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         return Err(Failure::new(ErrorClass::Device, format!("device {device} is not in this version yet; use --device cpu")));
     }
     let stop = interrupt::stop_flag();
+    if args.output.symlink_metadata().is_err() {
+        refuse_existing(&args.output)?;
+    }
     let progress = Arc::new(progress::Progress::new(args.progress));
     let dataset = Dataset::open(&args.input)?.limit(args.limit.unwrap_or(u64::MAX));
     let mut builder = Builder::new(args.metric)
@@ -147,7 +150,9 @@ fn print(report: &Report, args: &Args, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out)?;
     let name = report.phases.iter().map(|p| p.name.len()).max().unwrap_or(0);
     for phase in &report.phases {
+        // A step that is done once has a time and no rate.
         let rate = format!("{} {}/s", text::rate(per_second(phase.units, phase.seconds)), phase.unit);
+        let rate = if phase.units > 1 { rate } else { String::new() };
         writeln!(out, "{:<name$}  {:>10}  {rate:>20}", phase.name, text::seconds(phase.seconds))?;
     }
     Ok(())

@@ -3,7 +3,7 @@
 use super::{print_json, refuse_existing};
 use crate::{failure::Failure, interrupt, progress, text};
 use roxanne_builder::Observer;
-use roxanne_core::dataset::{self, Dataset};
+use roxanne_core::dataset::{self, Dataset, DatasetError};
 use serde_json::json;
 use std::{
     io::Write,
@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Progress on stderr: bars on a terminal, lines, or JSON events
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, value_name = "auto|plain|json", default_value_t, hide_possible_values = true)]
     progress: progress::Style,
     /// One JSON object on stdout
     #[arg(long)]
@@ -55,7 +55,9 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         }
     };
     match catch_unwind(AssertUnwindSafe(|| dataset::convert(&from, &args.to, &mut heard))) {
-        Ok(outcome) => outcome.map_err(|e| Failure::from(e).at(&args.from))?,
+        // The one error that does not know its file.
+        Ok(Err(error @ DatasetError::NotFinite { .. })) => return Err(Failure::from(error).at(&args.from)),
+        Ok(outcome) => outcome?,
         Err(payload) if payload.is::<Stopped>() => return Err(interrupt::interrupted(args.to.display())),
         Err(payload) => resume_unwind(payload),
     }

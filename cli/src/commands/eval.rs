@@ -1,37 +1,29 @@
 //! `eval`: recall against speed, one point a list size.
-//!
-//! Threads take queries from one counter, each with a searcher of its own; a query's latency is measured around its search, and the
-//! rate is all queries over the wall time. Recall compares row numbers and nothing else: of several rows at one distance only those
-//! that the truth names count, so it errs to the low side. (Counting ties by equal distances would need the truth to have been
-//! computed by our own arithmetic to the last bit.)
 
-use super::{index_json, print_json, refuse_existing, rss_bytes, thread_count};
+use super::{check_index, index_json, print_json, refuse_existing, thread_count};
 use crate::{
     failure::Failure,
     interrupt, key_file,
-    latency::Latency,
     parse::{self, Sweep},
     plot,
     progress::say,
     queries::{self, Queries},
     text,
+    trial::{Point, Trial},
 };
 use roxanne_core::{
-    Budget, ErrorClass,
+    Budget,
     format::{self, keys::KeyList, manifest::Manifest},
-    id::Key,
-    recall::{Truth, recall_at_k},
+    metric::Metric,
+    recall::Truth,
 };
-use roxanne_engine::{Index, IndexInfo, SearchParams, Searcher, io::drop_page_cache};
+use roxanne_engine::{Index, IndexInfo, SearchParams, io::drop_page_cache};
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
-    thread,
-    time::Instant,
 };
 
 /// Measure recall and speed
@@ -40,8 +32,9 @@ use std::{
   roxanne eval my.rx -q query.u8bin -g gt.bin --sweep list-size=16,32,64,128 --threads 2 --cold
   roxanne eval my.rx -q query.u8bin -g gt.bin --sweep list-size=16..256 --plot recall.svg --json
 
-Recall compares row numbers: rows at equal distance that the truth does not name count as missed. An index with number
-keys of its own needs the file it was built with (--keys); string keys need nothing.")]
+Recall compares row numbers: rows at equal distance that the truth does not name count as missed (but not under hamming,
+where such ties are the rule). An index with number keys of its own needs the file it was built with (--keys); string keys
+need nothing.")]
 pub(crate) struct Args {
     /// The index directory
     #[arg(value_name = "IDX")]
@@ -55,7 +48,7 @@ pub(crate) struct Args {
     /// Hits of each query
     #[arg(short, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     k: u32,
-    /// List sizes to measure: list-size=16,32,64 or list-size=16..256, which doubles (ef= and complexity= mean the same)
+    /// List sizes to measure: list-size=16,32,64 or list-size=16..256 (doubling); at least k is used; also ef=, complexity=
     #[arg(long, value_name = "list-size=...", default_value = "list-size=16,32,64,128")]
     sweep: Sweep,
     /// Threads; 0 is one a core
@@ -84,34 +77,10 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// What one list size gave.
-struct Point {
-    list_size: usize,
-    recall: f64,
-    qps: f64,
-    /// Per query.
-    reads: f64,
-    cache_hits: f64,
-    distances: f64,
-    latency: Latency,
-    rss_bytes: u64,
-}
-
-/// Everything that all points share.
-struct Trial<'a> {
-    index: &'a Index,
-    queries: &'a Queries,
-    truth: &'a Truth,
-    /// Rows of the user's own number keys, where there are such.
-    rows: Option<HashMap<u64, u64>>,
-    k: usize,
-    beam_width: usize,
-    threads: usize,
-}
-
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     interrupt::leaves_at_once();
     args.plot.as_deref().map_or(Ok(()), refuse_existing)?;
+    check_index(&args.index)?;
     let index = Index::open(&args.index, Budget::ram(args.ram.unwrap_or(u64::MAX)))?;
     let info = index.info();
     let (truth, dataset) = (Truth::read(&args.truth)?, queries::open(&args.queries, info, args.limit)?);
@@ -119,7 +88,9 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let rows = rows_of_keys(args, info)?;
     let queries = Queries::read(&dataset, 0, usize::try_from(dataset.n()).unwrap_or(usize::MAX))?;
     let threads = thread_count(usize::from(args.threads));
-    let trial = Trial { index: &index, queries: &queries, truth: &truth, rows, k: args.k as usize, beam_width: args.beam_width, threads };
+    let ties = info.metric == Metric::Hamming && !truth.distances.is_empty();
+    let (k, beam_width) = (args.k as usize, args.beam_width);
+    let trial = Trial { index: &index, queries: &queries, truth: &truth, rows, ties, k, beam_width, threads };
 
     if !args.json {
         print_head(out, args.k)?;
@@ -139,7 +110,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     if args.json {
         let run = json!({
             "k": args.k, "queries": queries.len(), "threads": threads, "beam_width": args.beam_width, "cold": args.cold,
-            "reader": info.reader, "direct": info.direct,
+            "ties": ties, "reader": info.reader, "direct": info.direct,
         });
         print_json(out, &json!({"index": index_json(info), "run": run, "points": points.iter().map(to_json).collect::<Vec<_>>()}))?;
     }
@@ -194,105 +165,6 @@ fn forget(index: &Path) -> Result<(), Failure> {
     let manifest = Manifest::read(index)?;
     let names = manifest.files.iter().map(|file| file.name.as_str()).chain([format::MANIFEST_FILE]);
     names.map(|name| index.join(name)).try_for_each(|path| drop_page_cache(&path).map_err(Failure::io(&path, "drop its page cache")))
-}
-
-/// What one thread brings home.
-#[derive(Default)]
-struct Share {
-    /// (query, recall).
-    recalls: Vec<(usize, f64)>,
-    nanos: Vec<u64>,
-    reads: u64,
-    cache_hits: u64,
-    distances: u64,
-}
-
-impl Trial<'_> {
-    /// Runs all queries once with one list size.
-    fn measure(&self, list_size: usize) -> Result<Point, Failure> {
-        let params = SearchParams { k: self.k, list_size, beam_width: self.beam_width };
-        // Searchers are made beforehand, so that their making is in no measured time.
-        let threads = self.threads.min(self.queries.len());
-        let mut searchers = (0..threads).map(|_| self.index.searcher()).collect::<Result<Vec<_>, _>>()?;
-        let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let start = Instant::now();
-        let shares: Vec<Result<Share, Failure>> = thread::scope(|scope| {
-            let begin = |searcher| thread::Builder::new().spawn_scoped(scope, || self.work(searcher, &params, &next, &stop));
-            let begun: Vec<io::Result<_>> = searchers.iter_mut().map(begin).collect();
-            let end = |thread: io::Result<thread::ScopedJoinHandle<'_, Result<Share, Failure>>>| match thread {
-                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                Err(error) => {
-                    Err(Failure::new(ErrorClass::Busy, format!("cannot start {threads} threads: {error}; give fewer with --threads")))
-                }
-            };
-            begun.into_iter().map(end).collect()
-        });
-        let seconds = start.elapsed().as_secs_f64();
-        let rss_bytes = rss_bytes();
-        drop(searchers);
-
-        let mut all = Share::default();
-        for share in shares {
-            let share = share?;
-            all.recalls.extend(share.recalls);
-            all.nanos.extend(share.nanos);
-            all.reads += share.reads;
-            all.cache_hits += share.cache_hits;
-            all.distances += share.distances;
-        }
-        // Summed in the order of the queries, the mean is the same for any number of threads.
-        all.recalls.sort_unstable_by_key(|&(query, _)| query);
-        let n = all.recalls.len() as f64;
-        Ok(Point {
-            list_size,
-            recall: all.recalls.iter().map(|&(_, recall)| recall).sum::<f64>() / n,
-            qps: if seconds > 0.0 { n / seconds } else { 0.0 },
-            reads: all.reads as f64 / n,
-            cache_hits: all.cache_hits as f64 / n,
-            distances: all.distances as f64 / n,
-            latency: Latency::of(&mut all.nanos),
-            rss_bytes,
-        })
-    }
-
-    /// Takes queries until there are no more, or another thread has failed.
-    fn work(&self, searcher: &mut Searcher, params: &SearchParams, next: &AtomicUsize, stop: &AtomicBool) -> Result<Share, Failure> {
-        let mut share = Share::default();
-        let (mut query, mut found) = (Vec::new(), Vec::new());
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= self.queries.len() || stop.load(Ordering::Relaxed) {
-                return Ok(share);
-            }
-            self.queries.decode(number, &mut query);
-            let start = Instant::now();
-            let outcome = searcher.search(&query, params);
-            let nanos = start.elapsed().as_nanos();
-            let rows = outcome.map_err(Failure::from).and_then(|answer| {
-                found.clear();
-                for hit in &answer.hits {
-                    found.push(self.row_of(hit.key)?);
-                }
-                Ok(answer.stats)
-            });
-            let stats = rows.map_err(|failure| {
-                stop.store(true, Ordering::Relaxed);
-                failure.at(format_args!("query {number}"))
-            })?;
-            share.recalls.push((number, recall_at_k(self.truth, number as u64, &found, self.k)));
-            share.nanos.push(u64::try_from(nanos).unwrap_or(u64::MAX));
-            share.reads += stats.reads;
-            share.cache_hits += stats.cache_hits;
-            share.distances += stats.distances;
-        }
-    }
-
-    fn row_of(&self, key: Key) -> Result<u64, Failure> {
-        match &self.rows {
-            None => Ok(key.0),
-            Some(rows) => rows.get(&key.0).copied().ok_or_else(|| Failure::input(format!("key {key} is not in the file of --keys"))),
-        }
-    }
 }
 
 fn to_json(point: &Point) -> Value {

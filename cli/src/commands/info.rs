@@ -1,9 +1,11 @@
-//! `info`: what an index is, from its headers alone, so that it costs nothing however large the index is.
+//! `info`: what an index is, from its headers and codebook alone, so that it costs nothing however large the index is.
 
-use super::{index_json, keys_text, print_json};
+use super::{check_index, index_json, keys_text, print_json};
 use crate::{failure::Failure, interrupt, text};
-use roxanne_core::format::{
-    self, FormatError, blob::BlobReader, keys::Keys, manifest::Manifest, nav::Nav, record::RecordLayout, superblock::Superblock,
+use roxanne_core::{
+    build_codes::CODEC_BYTES,
+    format::{self, FormatError, blob::BlobReader, keys::Keys, manifest::Manifest, nav::Nav, record::RecordLayout, superblock::Superblock},
+    pq::Codebook,
 };
 use roxanne_engine::IndexInfo;
 use std::{
@@ -28,6 +30,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     interrupt::leaves_at_once();
+    check_index(&args.index)?;
     let info = read(&args.index)?;
     if args.json {
         print_json(out, &index_json(&info))?
@@ -52,6 +55,10 @@ fn read(path: &Path) -> Result<IndexInfo, FormatError> {
     let mut nav_head = [0; 8];
     blob(format::NAV_FILE)?.read_at(0, &mut nav_head)?;
     let [nav_nodes, nav_degree] = [0, 4].map(|at| nav_head[at..].first_chunk::<4>().map_or(0, |b| u64::from(u32::from_le_bytes(*b))));
+    let codebook = blob(format::CODEBOOK_FILE)?;
+    let bytes = codebook.read_all()?;
+    let parsed = Codebook::from_bytes(bytes.get(CODEC_BYTES..).unwrap_or_default());
+    let parsed = parsed.map_err(|error| codebook.corrupt(0, error.to_string()))?;
     let keys = Keys::open(blob(format::KEYS_FILE)?, manifest.n)?;
     let codes = payload(format::CODES_FILE);
     Ok(IndexInfo {
@@ -62,15 +69,15 @@ fn read(path: &Path) -> Result<IndexInfo, FormatError> {
         element: manifest.element,
         metric: manifest.metric,
         max_degree,
-        code_bytes: usize::try_from(codes.checked_div(manifest.n).unwrap_or(0)).unwrap_or(usize::MAX),
-        rotated: manifest.param("rotated") == Some("true"),
+        code_bytes: parsed.subspaces(),
+        rotated: parsed.is_rotated(),
         nav_nodes,
         page_bytes: layout.page_bytes,
         record_bytes: layout.record_bytes,
         records_per_page: layout.per_page,
         page_count: superblock.page_count,
         index_bytes: manifest.total_bytes(),
-        resident_bytes: codes.saturating_add(payload(format::CODEBOOK_FILE)).saturating_add(Nav::ram_bytes(nav_nodes, nav_degree)),
+        resident_bytes: codes.saturating_add(parsed.resident_bytes()).saturating_add(Nav::ram_bytes(nav_nodes, nav_degree)),
         string_keys: keys.are_strings(),
         row_keys: keys.are_rows(),
         params: manifest.params,

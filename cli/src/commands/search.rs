@@ -1,6 +1,6 @@
 //! `search`: queries in, nearest keys out, one line a hit.
 
-use super::index_json;
+use super::{check_index, index_json, search_failure};
 use crate::{
     failure::Failure,
     interrupt,
@@ -53,6 +53,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     interrupt::leaves_at_once();
+    check_index(&args.index)?;
     let index = Index::open(&args.index, Budget::ram(args.ram.unwrap_or(u64::MAX)))?;
     if args.json {
         // Written piece by piece: answers to many queries need not fit in memory.
@@ -87,7 +88,7 @@ fn answer_all(args: &Args, index: &Index, queries: &Queries, first: u64, out: &m
     let mut query = Vec::new();
     for (number, at) in (first..).zip(0..queries.len()) {
         queries.decode(at, &mut query);
-        let answer = index.search(&query, &params).map_err(|e| Failure::from(e).at(format_args!("query {number}")))?;
+        let answer = index.search(&query, &params).map_err(|e| search_failure(e, number))?;
         if args.json {
             let comma = if number == 0 { "" } else { "," };
             write!(out, "{comma}{}", answer_json(index, number, &answer)?)?;

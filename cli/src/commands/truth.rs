@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long, short, value_name = "T", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
     threads: u16,
     /// Progress on stderr: bars on a terminal, lines, or JSON events
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, value_name = "auto|plain|json", default_value_t, hide_possible_values = true)]
     progress: progress::Style,
     /// One JSON object on stdout
     #[arg(long)]

@@ -1,6 +1,6 @@
 //! `verify`: every byte of an index held against its checksums, every neighbor against the graph.
 
-use super::print_json;
+use super::{check_index, print_json};
 use crate::{failure::Failure, interrupt, progress, text};
 use roxanne_builder::Observer;
 use roxanne_core::ErrorClass;
@@ -19,7 +19,7 @@ pub(crate) struct Args {
     #[arg(value_name = "IDX")]
     index: PathBuf,
     /// Progress on stderr: bars on a terminal, lines, or JSON events
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, value_name = "auto|plain|json", default_value_t, hide_possible_values = true)]
     progress: progress::Style,
     /// One JSON object on stdout
     #[arg(long)]
@@ -28,12 +28,13 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     interrupt::leaves_at_once();
+    check_index(&args.index)?;
     let start = Instant::now();
     let progress = progress::Progress::new(args.progress);
     let mut begun = false;
     let mut heard = |done: u64, total: u64| {
         if !begun {
-            progress.phase("verify", total, "bytes");
+            progress.phase("verify", total, "pages");
             begun = true;
         }
         progress.reached(done);

@@ -203,8 +203,8 @@ fn nearest_within_avx512(rows: &Rows, lists: &mut TopLists) {
                 if base >= rows.count {
                     break;
                 }
-                // SAFETY: thresholds has whole tiles of columns (reset with blocks() * 16).
                 assert!(base + LANES <= lists.thresholds.len());
+                // SAFETY: bounded by the assert; thresholds has whole tiles of columns (reset with blocks() * 16).
                 let mut of_columns = unsafe { _mm512_loadu_si512(lists.thresholds.as_ptr().add(base).cast()) };
                 for row in first..last {
                     let later = later_lanes(base, row, rows.count);

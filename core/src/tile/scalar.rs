@@ -37,10 +37,14 @@ impl Rows {
     }
 }
 
-type PairDistance = fn(&[u8], &[u8]) -> u32;
+/// A function of two rows of equal length, a multiple of [`super::ROW_ALIGN`].
+pub type PairDistance = fn(&[u8], &[u8]) -> u32;
 
-fn pair_distance(level: SimdLevel, metric: BuildMetric) -> PairDistance {
+/// The distance of single pairs at a level that this processor has.
+pub fn pair_distance(level: SimdLevel, metric: BuildMetric) -> PairDistance {
     match (metric, level) {
+        #[cfg(target_arch = "x86_64")]
+        (BuildMetric::L2, SimdLevel::Avx512 | SimdLevel::Avx2) => wide::l2,
         #[cfg(target_arch = "x86_64")]
         (BuildMetric::Manhattan, SimdLevel::Avx512 | SimdLevel::Avx2) => wide::manhattan,
         #[cfg(target_arch = "x86_64")]
@@ -56,12 +60,21 @@ fn pair_distance(level: SimdLevel, metric: BuildMetric) -> PairDistance {
 mod wide {
     use super::BuildMetric;
 
+    pub(super) fn l2(a: &[u8], b: &[u8]) -> u32 {
+        #[target_feature(enable = "avx2")]
+        fn inner(a: &[u8], b: &[u8]) -> u32 {
+            BuildMetric::L2.distance(a, b)
+        }
+        // SAFETY: chosen by `pair_distance` only for levels that include AVX2; callers have such a level from `SimdLevel::available`.
+        unsafe { inner(a, b) }
+    }
+
     pub(super) fn manhattan(a: &[u8], b: &[u8]) -> u32 {
         #[target_feature(enable = "avx2")]
         fn inner(a: &[u8], b: &[u8]) -> u32 {
             BuildMetric::Manhattan.distance(a, b)
         }
-        // SAFETY: chosen by `pair_distance` only for levels that include AVX2 (asserted in Tile::at_level).
+        // SAFETY: as above.
         unsafe { inner(a, b) }
     }
 

@@ -1,0 +1,11 @@
+//! The command as a user meets it: what it takes, what it prints, how it ends, and what it leaves behind.
+
+mod bad_input;
+mod damage;
+mod door;
+mod eval;
+mod json;
+mod outputs;
+mod shell;
+mod stopped;
+mod usage;

@@ -1,0 +1,8 @@
+//! Vectors in, an index out: of every shape, the same bytes each time, as good as exact search to within a stated floor.
+
+mod degenerate;
+mod keys;
+mod plan;
+mod recall;
+mod same_bytes;
+mod vamana;

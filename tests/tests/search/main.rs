@@ -1,0 +1,5 @@
+//! An opened index under every way of asking: readers, widths, threads, budgets, and queries that make no sense.
+
+mod budget;
+mod queries;
+mod readers;
