@@ -2,7 +2,7 @@
 
 use crate::{BuildError, backend::BuildCodes, progress::Watch};
 use rayon::prelude::*;
-use roxanne_core::{build_codes::BuildCodec, dataset::Dataset, metric::Metric, random::CounterRng};
+use roxanne_core::{build_codes::BuildCodec, dataset::Dataset, huge, metric::Metric, random::CounterRng};
 use xxhash_rust::xxh3::Xxh3;
 
 /// Rows that the codec's range is learned from.
@@ -37,7 +37,7 @@ fn check(dataset: &Dataset, metric: Metric, row: u64, values: &[f32]) -> Result<
 /// The first bad row of a chunk, by number; what reading says.
 pub fn encode_all(dataset: &Dataset, codec: &BuildCodec, watch: &Watch<'_>, metric: Metric) -> Result<(BuildCodes, u64), BuildError> {
     let (n, dim, stride) = (dataset.n() as usize, dataset.dim(), codec.stride());
-    let mut bytes = vec![0u8; n * stride];
+    let mut bytes: Vec<u8> = huge::zeroed(n * stride);
     watch.phase("read", n as u64, "rows");
     let read_chunk = |raw: &mut Vec<u8>, chunk: usize, out: &mut [u8]| -> Result<u64, BuildError> {
         let (first, count) = (chunk * CHUNK_ROWS, out.len() / stride);

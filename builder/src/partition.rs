@@ -6,7 +6,7 @@
 
 use crate::backend::{Backend, BackendError, BuildCodes, Groups, NO_LEADER};
 use rayon::prelude::*;
-use roxanne_core::{id::NodeId, random::CounterRng};
+use roxanne_core::{huge, id::NodeId, random::CounterRng};
 
 /// The shape of the partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +118,7 @@ pub fn top_level(backend: &dyn Backend, codes: BuildCodes, params: &PartitionPar
         order[*place] = NodeId(row as u32);
         *place += 1;
     }
-    let mut bytes = vec![0; codes.bytes.len()];
+    let mut bytes: Vec<u8> = huge::zeroed(codes.bytes.len());
     let mut chosen = vec![NO_LEADER; nearest.len()];
     bytes.par_chunks_exact_mut(codes.stride).zip(chosen.par_chunks_exact_mut(fanout)).zip(&order).for_each(|((row, chosen), old)| {
         row.copy_from_slice(codes.row(old.0));

@@ -4,7 +4,7 @@
 //! candidate arrives: threads may offer as they come. A row is a sorted run of at most `width` entries and up to `SLACK` unsorted ones;
 //! when the slack is full it is sorted and merged in. Each row has a lock of its own, one bit of its state; threads almost never meet.
 
-use roxanne_core::tile::entry_distance;
+use roxanne_core::{huge, tile::entry_distance};
 use std::{
     hint::spin_loop,
     sync::atomic::{
@@ -27,7 +27,7 @@ pub struct Reservoirs {
     states: Vec<AtomicU64>,
 }
 
-/// What a row's state word holds: `lock 1 bit | sorted 15 | used 16 | threshold 32`.
+/// What a row's state word holds: `lock 1 bit | sorted 15 | used 16 | complement of the threshold 32`; all zero is an empty row.
 #[derive(Clone, Copy)]
 struct State {
     /// Length of the sorted run.
@@ -42,11 +42,11 @@ const LOCKED: u64 = 1 << 63;
 
 impl State {
     fn unpack(word: u64) -> State {
-        State { sorted: (word >> 48 & 0x7FFF) as usize, used: (word >> 32 & 0xFFFF) as usize, threshold: word as u32 }
+        State { sorted: (word >> 48 & 0x7FFF) as usize, used: (word >> 32 & 0xFFFF) as usize, threshold: !(word as u32) }
     }
 
     fn pack(self) -> u64 {
-        (self.sorted as u64) << 48 | (self.used as u64) << 32 | u64::from(self.threshold)
+        (self.sorted as u64) << 48 | (self.used as u64) << 32 | u64::from(!self.threshold)
     }
 }
 
@@ -54,9 +54,8 @@ impl Reservoirs {
     /// `n` empty rows that keep `width` each, at most [`MAX_WIDTH`].
     pub fn new(n: usize, width: usize) -> Reservoirs {
         assert!((1..=MAX_WIDTH).contains(&width), "reservoir of {width}");
-        let empty = State { sorted: 0, used: 0, threshold: u32::MAX }.pack();
-        let entries = std::iter::repeat_with(AtomicU64::default).take(n * (width + SLACK)).collect();
-        Reservoirs { width, entries, states: std::iter::repeat_with(|| AtomicU64::new(empty)).take(n).collect() }
+        // Zeroed by the system, so that pages come into being in parallel, as rows are first touched.
+        Reservoirs { width, entries: huge::zeroed(n * (width + SLACK)), states: huge::zeroed(n) }
     }
 
     /// Bytes a row takes.

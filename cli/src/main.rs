@@ -14,6 +14,12 @@ mod queries;
 mod text;
 mod trial;
 
+// The compiler's own unwinder, found by build.rs, which says why.
+#[cfg(own_unwinder)]
+#[allow(unsafe_code)]
+#[link(name = "gcc_eh", kind = "static", modifiers = "+whole-archive")]
+unsafe extern "C" {}
+
 use clap::{Parser, Subcommand};
 use failure::Failure;
 use std::{

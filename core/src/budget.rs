@@ -49,10 +49,12 @@ pub enum ErrorClass {
 impl ErrorClass {
     /// The class of what the operating system said.
     pub fn of_io(error: &std::io::Error) -> ErrorClass {
-        use std::io::ErrorKind::{NotFound, PermissionDenied, QuotaExceeded, ResourceBusy, StorageFull};
+        use std::io::ErrorKind::{
+            AlreadyExists, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ResourceBusy, StorageFull,
+        };
         match error.kind() {
             StorageFull | QuotaExceeded | ResourceBusy => ErrorClass::Busy,
-            NotFound | PermissionDenied => ErrorClass::BadInput,
+            AlreadyExists | InvalidInput | IsADirectory | NotADirectory | NotFound | PermissionDenied => ErrorClass::BadInput,
             _ => ErrorClass::Device,
         }
     }

@@ -9,6 +9,7 @@ pub mod distance;
 pub mod element;
 pub mod format;
 pub mod graph;
+pub mod huge;
 pub mod id;
 pub mod metric;
 pub mod neighbor;

@@ -149,7 +149,7 @@ impl BlobReader {
     /// # Errors
     /// As [`BlobReader::read_at`].
     pub fn read_all(&self) -> Result<Vec<u8>, FormatError> {
-        let mut all = vec![0; self.payload_bytes as usize];
+        let mut all = crate::huge::zeroed(self.payload_bytes as usize);
         self.read_at(0, &mut all)?;
         Ok(all)
     }

@@ -170,7 +170,7 @@ fn parameters_out_of_range_are_refused_by_name() {
         ("leaf-k", BuildParams { leaf_k: 0, ..defaults() }),
         ("leaf-k", BuildParams { leaf_k: 17, ..defaults() }),
         ("reservoir", BuildParams { reservoir: 0, ..defaults() }),
-        ("leaf-max", BuildParams { leaf_max: 1, ..defaults() }),
+        ("leaf-max", BuildParams { leaf_max: Some(1), ..defaults() }),
         ("bytes a code", BuildParams { pq_bytes: Some(0), ..defaults() }),
         ("bytes a code", BuildParams { pq_bytes: Some(9), ..defaults() }),
     ];
@@ -185,8 +185,8 @@ fn parameters_out_of_range_are_refused_by_name() {
 #[test]
 fn parameters_at_the_ends_of_their_ranges_build() {
     let ends = [
-        BuildParams { max_degree: 2, leaf_k: 1, reservoir: 1, leaf_max: 8, ..BuildParams::default() },
-        BuildParams { max_degree: 512, leaf_k: 16, reservoir: 1024, leaf_max: 4096, alpha: 10.0, ..BuildParams::default() },
+        BuildParams { max_degree: 2, leaf_k: 1, reservoir: 1, leaf_max: Some(8), ..BuildParams::default() },
+        BuildParams { max_degree: 512, leaf_k: 16, reservoir: 1024, leaf_max: Some(4096), alpha: 10.0, ..BuildParams::default() },
         BuildParams { alpha: 1.0, pq_bytes: Some(1), seed: u64::MAX, ..BuildParams::default() },
     ];
     for params in ends {

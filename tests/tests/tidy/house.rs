@@ -12,6 +12,8 @@ const UNSAFE_PLACES: &[(&str, &str)] = &[
     ("core/src/tile", "SIMD intrinsics, chosen at run time"),
     ("core/src/pq", "SIMD intrinsics and prefetch, chosen at run time"),
     ("builder/src/backend/cuda", "launches of kernels"),
+    ("core/src/huge.rs", "advice to the kernel about memory that the array owns"),
+    ("cli/src/main.rs", "an empty extern block that links the unwinder: no code"),
     ("engine/src/io", "buffers that the kernel writes into, and its rings"),
 ];
 
