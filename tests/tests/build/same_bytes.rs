@@ -2,7 +2,7 @@
 
 use roxanne_builder::{BuildParams, Builder};
 use roxanne_core::{metric::Metric, simd::SimdLevel};
-use roxanne_tests::{SIFT_BASE, contents, dataset, scratch};
+use roxanne_tests::{SIFT_BASE, build, contents, dataset, open, scratch, small, write_fbin};
 use std::collections::BTreeMap;
 
 fn built(source: &str, metric: Metric, params: &BuildParams, threads: usize, level: SimdLevel) -> BTreeMap<String, Vec<u8>> {
@@ -81,15 +81,20 @@ fn a_second_build_gives_the_same_index_and_another_seed_another() {
 #[test]
 fn one_changed_coordinate_is_another_generation() {
     let dir = scratch();
-    let mut rows = roxanne_tests::rows("synth:n=300,dim=8,clusters=8", Metric::L2);
+    let mut rows = roxanne_tests::rows("synth:n=3000,dim=4,clusters=8", Metric::L2);
     let generation = |rows: &[Vec<f32>], name: &str| {
-        let source = roxanne_tests::write_fbin(&dir.path().join(format!("{name}.fbin")), rows);
+        let source = write_fbin(&dir.path().join(format!("{name}.fbin")), rows);
         let path = dir.path().join(name);
-        roxanne_tests::build(&source, Metric::L2, roxanne_tests::small(), &path);
-        roxanne_tests::open(&path).info().generation
+        build(&source, Metric::L2, small(), &path);
+        open(&path).info().generation
     };
     let before = generation(&rows, "before");
     assert_eq!(before, generation(&rows, "again"));
-    rows[217][5] += 1e-6;
-    assert_ne!(before, generation(&rows, "after"));
+    // Several, because a sample of the rows is noted apart.
+    for row in [1, 999, 2017, 2998] {
+        let was = rows[row][3];
+        rows[row][3] += 1e-6;
+        assert_ne!(before, generation(&rows, &format!("row {row}")));
+        rows[row][3] = was;
+    }
 }
