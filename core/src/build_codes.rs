@@ -176,7 +176,7 @@ impl BuildCodec {
         }
     }
 
-    /// Proves that a row, decoded to f32 [dim], has a code.
+    /// Proves that a row, decoded to f32 `[dim]`, has a code.
     ///
     /// # Errors
     /// Not finite, too long, or zero under cosine.
@@ -211,7 +211,7 @@ impl BuildCodec {
         }
     }
 
-    /// Appends the code [stride] of one raw row, which must have passed [`BuildCodec::check_row`]. `scratch` is reused.
+    /// Appends the code `[stride]` of one raw row, which must have passed [`BuildCodec::check_row`]. `scratch` is reused.
     pub fn encode(&self, raw: &[u8], scratch: &mut Vec<f32>, out: &mut Vec<u8>) {
         let end = out.len() + self.stride();
         match self.element {
@@ -234,7 +234,7 @@ impl BuildCodec {
         255.0 / (self.high - self.low)
     }
 
-    /// What PQ trains on and encodes, from one code row: [pq_dim] bytes.
+    /// What PQ trains on and encodes, from one code row: `[pq_dim]` bytes.
     pub fn pq_row<'a>(&self, code: &'a [u8], scratch: &'a mut Vec<u8>) -> &'a [u8] {
         if self.metric != Metric::Hamming {
             return &code[..self.build_dim()];
@@ -244,7 +244,7 @@ impl BuildCodec {
         scratch
     }
 
-    /// A checked query row [dim] in the units of PQ's lookup table [pq_dim]: unrounded codes, or weights for inner product.
+    /// A checked query row `[dim]` in the units of PQ's lookup table `[pq_dim]`: unrounded codes, or weights for inner product.
     pub fn pq_query(&self, query: &[f32], out: &mut Vec<f32>) {
         out.clear();
         out.extend_from_slice(query);

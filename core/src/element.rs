@@ -37,7 +37,7 @@ impl ElementType {
         }
     }
 
-    /// Writes the coordinates of `row` into `out` [dim] as f32 (a bit becomes 0 or 1). Exact for every type.
+    /// Writes the coordinates of `row` into `out` `[dim]` as f32 (a bit becomes 0 or 1). Exact for every type.
     pub fn decode(self, row: &[u8], out: &mut [f32]) {
         assert_eq!(row.len(), self.row_bytes(out.len()), "row bytes and dimension disagree");
         match self {
@@ -62,7 +62,7 @@ impl ElementType {
         }
     }
 
-    /// Appends `values` [dim] to `out` as one row of this type.
+    /// Appends `values` `[dim]` to `out` as one row of this type.
     ///
     /// # Errors
     /// `NotRepresentable` names the first coordinate that is not finite in this type, or is no whole number in its range for u8, i8

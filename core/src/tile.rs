@@ -215,7 +215,7 @@ impl Tile {
         }
     }
 
-    /// Distances of row `of` to the rows after it: `out` [count], of which the first `of + 1` mean nothing.
+    /// Distances of row `of` to the rows after it: `out` `[count]`, of which the first `of + 1` mean nothing.
     pub fn distances_after(&self, rows: &Rows, of: usize, out: &mut Vec<u32>) {
         assert!(of < rows.count, "row {of} of {}", rows.count);
         out.resize(rows.blocks() * LANES, 0);

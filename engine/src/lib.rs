@@ -10,7 +10,7 @@
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-//! [`base`] is a generation, opened; [`searcher`] runs queries against it, one at a time a thread, reading pages through [`io`].
+//! `base` is a generation, opened; `searcher` runs queries against it, one at a time a thread, reading pages through [`io`].
 
 mod base;
 mod error;
@@ -68,7 +68,7 @@ impl Index {
         Searcher::new(Arc::clone(&self.base))
     }
 
-    /// Finds the nearest vectors of `query` [dim].
+    /// Finds the nearest vectors of `query` `[dim]`.
     ///
     /// # Errors
     /// See [`Searcher::search`].
@@ -99,7 +99,7 @@ impl Index {
         Ok(self.base.keys.string_of(key)?)
     }
 
-    /// The vector [dim] stored under the key that `text` names.
+    /// The vector `[dim]` stored under the key that `text` names.
     ///
     /// # Errors
     /// Corruption, or a failing disk.

@@ -129,7 +129,7 @@ impl Searcher {
         Searcher { base, reader, scratch }
     }
 
-    /// Finds the nearest vectors of `query` [dim], which must be representable in the index's element type.
+    /// Finds the nearest vectors of `query` `[dim]`, which must be representable in the index's element type.
     ///
     /// # Errors
     /// A query or parameter that makes no sense; a failing disk; corruption. Never a partial answer.

@@ -41,7 +41,7 @@ impl LookupTable {
         LookupTable::default()
     }
 
-    /// Fills the table for `query` [dim], f32 in units of the build codes: the value each coordinate would have as an unrounded u8
+    /// Fills the table for `query` `[dim]`, f32 in units of the build codes: the value each coordinate would have as an unrounded u8
     /// code. For [`LookupKind::InnerProduct`] it holds the raw weight of each coordinate, 0 where one does not count.
     ///
     /// # Panics
@@ -102,7 +102,7 @@ impl LookupTable {
         }
     }
 
-    /// The distance to a vector's `code` [subspaces]: the sum of its entries. Codes of another length sum their common part.
+    /// The distance to a vector's `code` `[subspaces]`: the sum of its entries. Codes of another length sum their common part.
     #[inline]
     pub fn distance(&self, code: &[u8]) -> u32 {
         let (entries, code) = if code.len() < self.entries.len() {
