@@ -3,7 +3,7 @@
 use crate::{BuildError, backend::BuildCodes, progress::Watch};
 use rayon::prelude::*;
 use roxanne_core::{build_codes::BuildCodec, dataset::Dataset, huge, metric::Metric, random::CounterRng};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Rows that the codec's range is learned from.
 const CODEC_SAMPLE: u64 = 16_384;
@@ -31,7 +31,7 @@ fn check(dataset: &Dataset, metric: Metric, row: u64, values: &[f32]) -> Result<
     BuildCodec::check_row(metric, values).map_err(|error| BuildError::Row { source_name: dataset.source().to_string(), row, error })
 }
 
-/// Reads, checks and encodes all rows. The fingerprint of every row read goes into the generation's number.
+/// Reads, checks and encodes all rows; returns them with the input's hash, as [`hash_all`] would.
 ///
 /// # Errors
 /// The first bad row of a chunk, by number; what reading says.
@@ -52,15 +52,31 @@ pub fn encode_all(dataset: &Dataset, codec: &BuildCodec, watch: &Watch<'_>, metr
             out.copy_from_slice(&code);
         }
         watch.advance(count as u64)?;
-        let mut hash = Xxh3::new();
-        hash.update(raw);
-        Ok(hash.digest())
+        Ok(xxh3_64(raw))
     };
     let chunk_hashes: Vec<Result<u64, BuildError>> =
         bytes.par_chunks_mut(CHUNK_ROWS * stride).enumerate().map_init(Vec::new, |raw, (chunk, out)| read_chunk(raw, chunk, out)).collect();
+    Ok((BuildCodes { metric: codec.build_metric(), stride, bytes }, hash_of(chunk_hashes)?))
+}
+
+/// The hash of all rows.
+///
+/// # Errors
+/// What reading says.
+pub fn hash_all(dataset: &Dataset) -> Result<u64, BuildError> {
+    let n = dataset.n() as usize;
+    let hash_chunk = |raw: &mut Vec<u8>, chunk: usize| -> Result<u64, BuildError> {
+        let first = chunk * CHUNK_ROWS;
+        dataset.read_rows(first as u64, CHUNK_ROWS.min(n - first), raw)?;
+        Ok(xxh3_64(raw))
+    };
+    hash_of((0..n.div_ceil(CHUNK_ROWS)).into_par_iter().map_init(Vec::new, hash_chunk).collect())
+}
+
+fn hash_of(chunks: Vec<Result<u64, BuildError>>) -> Result<u64, BuildError> {
     let mut hash = Xxh3::new();
-    for chunk in chunk_hashes {
+    for chunk in chunks {
         hash.update(&chunk?.to_le_bytes());
     }
-    Ok((BuildCodes { metric: codec.build_metric(), stride, bytes }, hash.digest()))
+    Ok(hash.digest())
 }

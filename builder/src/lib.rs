@@ -260,7 +260,7 @@ impl Builder {
         let dataset = self.dataset.as_ref().ok_or(BuildError::NoInput)?;
         let watch = Watch::new(self.observer.as_ref(), &self.stop);
         let backend = Cpu::at_level(self.level);
-        let params = self.manifest_params(dataset, plan)?;
+        let params = self.manifest_params(plan)?;
         let mut report = Report {
             n: plan.n,
             dim: plan.dim,
@@ -275,7 +275,7 @@ impl Builder {
             already_complete: false,
             backend: backend.name(),
         };
-        let (output, generation) = match Output::begin(out, &params)? {
+        let (output, generation) = match Output::begin(out, &params, &|| Ok(input_text(input::hash_all(dataset)?)))? {
             Output::Complete(manifest) => {
                 report.already_complete = true;
                 report.rotated = manifest.param("rotated") == Some("true");
@@ -299,13 +299,7 @@ impl Builder {
     }
 
     /// How the index is built, as the manifest tells it. Equal lines mean an equal index.
-    fn manifest_params(&self, dataset: &Dataset, plan: &Plan) -> Result<Vec<(String, String)>, BuildError> {
-        // A sample stands for the input here, so that a finished build of a big file is recognised at once.
-        let (mut rows, mut row) = (Vec::new(), Vec::new());
-        for at in CounterRng::new(7).sample(dataset.n(), 512) {
-            dataset.read_rows(at, 1, &mut row)?;
-            rows.extend_from_slice(&row);
-        }
+    fn manifest_params(&self, plan: &Plan) -> Result<Vec<(String, String)>, BuildError> {
         let keys = self.keys.as_ref().map_or_else(|| "rows".to_string(), |keys| format!("{:016x}", keys.fingerprint()));
         let p = &self.params;
         let lines = [
@@ -319,7 +313,6 @@ impl Builder {
             ("seed", p.seed.to_string()),
             ("shards", "1".to_string()),
             ("keys", keys),
-            ("input-sample", format!("{:016x}", xxh3_64(&rows))),
         ];
         Ok(lines.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
     }
@@ -370,9 +363,10 @@ impl Builder {
 
         let nav = build_nav(&codes, &graph_params, backend, watch)?;
 
+        params.push((output::INPUT.to_string(), input_text(content)));
         params.push(("rotated".to_string(), codebook.is_rotated().to_string()));
         let text: String = params.iter().map(|(name, value)| format!("{name} {value}\n")).collect();
-        let generation = xxh3_64(format!("{} {text}{content:016x}", env!("CARGO_PKG_VERSION")).as_bytes());
+        let generation = xxh3_64(format!("{} {text}", env!("CARGO_PKG_VERSION")).as_bytes());
         let file = emit::GraphFile {
             dataset,
             codes: &codes,
@@ -400,6 +394,11 @@ impl Builder {
         watch.advance(1)?;
         Ok(Manifest { generation, n: plan.n, dim: plan.dim, element: plan.element, metric: plan.metric, params, files })
     }
+}
+
+/// The input's hash as the manifest tells it.
+fn input_text(hash: u64) -> String {
+    format!("{hash:016x}")
 }
 
 /// Nodes and degree of the navigation graph over `n` vectors: 1%, of degree 32.

@@ -1,10 +1,12 @@
-//! Where a build writes: a temporary directory beside the output, which becomes the output by one rename, or goes away.
+//! Where a build writes: a temporary directory beside the output, which becomes the output by one rename, or goes away. Its lock is held
+//! until after the rename, so that no other build ever works in a directory that is being published.
 
 use crate::BuildError;
 use roxanne_core::format::{FormatError, manifest::Manifest};
 use std::{
     fs::{self, File},
     io::ErrorKind,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -25,31 +27,63 @@ pub(crate) struct Partial {
 }
 
 const LOCK: &str = "LOCK";
+/// The parameter that stands for the content of the input.
+pub(crate) const INPUT: &str = "input";
 
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> BuildError + '_ {
     move |error| BuildError::Format(FormatError::Io { path: path.to_path_buf(), error })
 }
 
 impl Output {
-    /// Looks at `out` and begins unless it is complete with the same `params`.
-    pub(crate) fn begin(out: &Path, params: &[(String, String)]) -> Result<Output, BuildError> {
-        let exists = |detail: String| BuildError::OutputExists { path: out.to_path_buf(), detail };
-        match fs::symlink_metadata(out) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(io(out)(error)),
-            Ok(_) => {
-                let manifest = Manifest::read(out).map_err(|e| exists(format!("it exists and is no complete index ({e})")))?;
-                let differs = params.iter().find(|(name, value)| manifest.param(name) != Some(value));
-                return match differs {
-                    None => Ok(Output::Complete(Box::new(manifest))),
-                    Some((name, value)) => {
-                        let there = manifest.param(name).unwrap_or("unknown");
-                        Err(exists(format!("it holds an index with {name} {there}, this build has {value}")))
-                    }
-                };
+    /// Looks at `out` and begins unless it is complete with the same `params` and `input`, which is computed only to be compared.
+    pub(crate) fn begin(
+        out: &Path,
+        params: &[(String, String)],
+        input: &dyn Fn() -> Result<String, BuildError>,
+    ) -> Result<Output, BuildError> {
+        loop {
+            if let Some(complete) = complete_output(out, params, input)? {
+                return Ok(complete);
+            }
+            let Some(partial) = Partial::lock(out)? else { continue };
+            // Another build may have published since the first look; the lock now keeps it from happening again.
+            if fs::symlink_metadata(out).is_err() {
+                partial.clear()?;
+                return Ok(Output::Begun(partial));
             }
         }
-        let name = out.file_name().ok_or_else(|| exists("it names no directory".to_string()))?;
+    }
+}
+
+/// The index at `out` if it is what would be built; `None` if nothing is there.
+fn complete_output(
+    out: &Path,
+    params: &[(String, String)],
+    input: &dyn Fn() -> Result<String, BuildError>,
+) -> Result<Option<Output>, BuildError> {
+    let exists = |detail: String| BuildError::OutputExists { path: out.to_path_buf(), detail };
+    match fs::symlink_metadata(out) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(out)(error)),
+        Ok(_) => {}
+    }
+    let manifest = Manifest::read(out).map_err(|e| exists(format!("it exists and is no complete index ({e})")))?;
+    let differs = |name: &str, value: &str| {
+        let there = manifest.param(name).unwrap_or("unknown");
+        (there != value).then(|| exists(format!("it holds an index with {name} {there}, this build has {value}")))
+    };
+    if let Some(error) = params.iter().find_map(|(name, value)| differs(name, value)) {
+        return Err(error);
+    }
+    differs(INPUT, &input()?).map_or_else(|| Ok(Some(Output::Complete(Box::new(manifest.clone())))), Err)
+}
+
+impl Partial {
+    /// Creates or takes over the temporary directory; `None` when it went away meanwhile.
+    fn lock(out: &Path) -> Result<Option<Partial>, BuildError> {
+        let Some(name) = out.file_name() else {
+            return Err(BuildError::OutputExists { path: out.to_path_buf(), detail: "it names no directory".to_string() });
+        };
         let directory = out.with_file_name(format!(".{}.partial", name.to_string_lossy()));
         match fs::create_dir(&directory) {
             Ok(()) => {}
@@ -57,33 +91,44 @@ impl Output {
             Err(error) => return Err(io(&directory)(error)),
         }
         let lock_path = directory.join(LOCK);
-        let lock = File::create(&lock_path).map_err(io(&lock_path))?;
+        let lock = match File::create(&lock_path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(io(&lock_path))?,
+        };
         if lock.try_lock().is_err() {
             return Err(BuildError::Locked { path: directory });
         }
-        let partial = Partial { out: out.to_path_buf(), directory, lock: Some(lock) };
-        // What a killed build left is of no use.
-        for entry in fs::read_dir(&partial.directory).map_err(io(&partial.directory))? {
-            let path = entry.map_err(io(&partial.directory))?.path();
-            if path != lock_path {
+        // What was locked may have been renamed or removed just before.
+        let file = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        let locked = lock.metadata().map(file).map_err(io(&lock_path))?;
+        if fs::metadata(&lock_path).map(file).ok() != Some(locked) {
+            return Ok(None);
+        }
+        Ok(Some(Partial { out: out.to_path_buf(), directory, lock: Some(lock) }))
+    }
+
+    /// Removes what a killed build left, which is of no use.
+    fn clear(&self) -> Result<(), BuildError> {
+        for entry in fs::read_dir(&self.directory).map_err(io(&self.directory))? {
+            let path = entry.map_err(io(&self.directory))?.path();
+            if path != self.directory.join(LOCK) {
                 fs::remove_file(&path).map_err(io(&path))?;
             }
         }
-        Ok(Output::Begun(partial))
+        Ok(())
     }
-}
 
-impl Partial {
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
     /// The directory becomes the output.
     pub(crate) fn commit(mut self) -> Result<(), BuildError> {
-        let lock_path = self.directory.join(LOCK);
-        fs::remove_file(&lock_path).map_err(io(&lock_path))?;
         fs::rename(&self.directory, &self.out).map_err(io(&self.out))?;
-        self.lock = None;
+        let lock = self.lock.take();
+        let lock_path = self.out.join(LOCK);
+        fs::remove_file(&lock_path).map_err(io(&lock_path))?;
+        drop(lock);
         let parent = self.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(parent).and_then(|d| d.sync_all()).map_err(io(parent))
     }

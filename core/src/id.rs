@@ -36,3 +36,5 @@ impl std::fmt::Display for Key {
 pub const MAX_NODES: u64 = u32::MAX as u64 - 15;
 /// The largest dimension: above it the integer build distances could pass 32 bits.
 pub const MAX_DIM: usize = 8192;
+/// The most coordinates of a row in build space: those that inner product appends come on top (`core::build_codes`).
+pub const MAX_BUILD_DIM: usize = MAX_DIM + 32;

@@ -233,8 +233,11 @@ pub(crate) fn shape(path: &Path, manifest: &Manifest) -> Result<(Superblock, Rec
     let graph_path = path.join(format::GRAPH_FILE);
     let superblock = Superblock::read(&graph_path)?;
     let wrong = |detail: String| FormatError::Corrupt { path: graph_path.clone(), offset: 0, detail };
-    let layout = RecordLayout::new(manifest.element, manifest.dim, superblock.max_degree.min(65_535) as usize, manifest.n)
-        .ok_or_else(|| wrong("the superblock's degree fits no page".to_string()))?;
+    let degree = superblock.max_degree;
+    let layout = Some(degree as usize)
+        .filter(|_| (1..=65_535).contains(&degree))
+        .and_then(|degree| RecordLayout::new(manifest.element, manifest.dim, degree, manifest.n))
+        .ok_or_else(|| wrong(format!("no page has records of degree {degree}")))?;
     let expected = Superblock {
         checksum: superblock.checksum,
         epoch: superblock.epoch,

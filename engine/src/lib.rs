@@ -68,6 +68,18 @@ impl Index {
         Searcher::new(Arc::clone(&self.base))
     }
 
+    /// A searcher over a reader that `wrap` makes of the usual one: the way faults come into tests.
+    ///
+    /// # Errors
+    /// As [`Index::searcher`].
+    #[cfg(any(test, feature = "faulty"))]
+    pub fn searcher_with(
+        &self,
+        wrap: impl FnOnce(Box<dyn io::NodeReader>, &Arc<io::PageFile>) -> Box<dyn io::NodeReader>,
+    ) -> Result<Searcher, SearchError> {
+        Searcher::wrapped(Arc::clone(&self.base), wrap)
+    }
+
     /// Finds the nearest vectors of `query` `[dim]`.
     ///
     /// # Errors

@@ -8,7 +8,7 @@
 use crate::{
     SearchError,
     base::Base,
-    io::{NodeReader, open_reader},
+    io::{NodeReader, PageFile, open_reader},
 };
 use roxanne_core::{
     build_codes::BuildCodec,
@@ -107,11 +107,14 @@ struct Ranked {
 
 impl Searcher {
     pub(crate) fn new(base: Arc<Base>) -> Result<Searcher, SearchError> {
-        let reader = open_reader(&base.pages, base.reader, MAX_BEAM_WIDTH)?;
-        Ok(Searcher::with_reader(base, reader))
+        Searcher::wrapped(base, |reader, _| reader)
     }
 
-    fn with_reader(base: Arc<Base>, reader: Box<dyn NodeReader>) -> Searcher {
+    pub(crate) fn wrapped(
+        base: Arc<Base>,
+        wrap: impl FnOnce(Box<dyn NodeReader>, &Arc<PageFile>) -> Box<dyn NodeReader>,
+    ) -> Result<Searcher, SearchError> {
+        let reader = wrap(open_reader(&base.pages, base.reader, MAX_BEAM_WIDTH)?, &base.pages);
         let scratch = Scratch {
             table: LookupTable::new(),
             nav_search: BeamSearch::default(),
@@ -126,7 +129,7 @@ impl Searcher {
             distances: Vec::new(),
             stats: SearchStats::default(),
         };
-        Searcher { base, reader, scratch }
+        Ok(Searcher { base, reader, scratch })
     }
 
     /// Finds the nearest vectors of `query` `[dim]`, which must be representable in the index's element type.

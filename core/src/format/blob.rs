@@ -17,7 +17,7 @@ pub const BLOB_PAYLOAD: usize = BLOB_PAGE - HEADER_BYTES;
 
 /// Bytes of the file that holds `payload_bytes`.
 pub fn file_bytes(payload_bytes: u64) -> u64 {
-    payload_bytes.div_ceil(BLOB_PAYLOAD as u64) * BLOB_PAGE as u64
+    payload_bytes.div_ceil(BLOB_PAYLOAD as u64).saturating_mul(BLOB_PAGE as u64)
 }
 
 /// Writes a blob from front to back.

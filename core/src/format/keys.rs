@@ -279,7 +279,7 @@ impl Keys {
         found.map_or(Ok(None), |entry| self.node(word(&entry, 8) >> 32))
     }
 
-    fn text(&self, entry: &[u8; 16]) -> Result<String, FormatError> {
+    fn text(&self, entry: &[u8]) -> Result<String, FormatError> {
         let (offset, length) = (word(entry, 0), (word(entry, 8) & 0xFFFF_FFFF) as usize);
         if length > MAX_KEY_BYTES {
             return Err(self.blob.corrupt(offset, format!("a key of {length} bytes")));
@@ -303,12 +303,47 @@ impl Keys {
         self.text(&self.entry(self.n + record_key.0)?).map(Some)
     }
 
-    /// Checks every page.
+    /// Checks every page, and that each entry leads to a node of its own, in rising order of keys.
     ///
     /// # Errors
     /// The first damaged place.
     pub fn verify(&self) -> Result<(), FormatError> {
-        self.blob.verify()
+        self.blob.verify()?;
+        let mut seen = vec![false; self.n as usize];
+        let mut last: Option<Vec<u8>> = None;
+        let entry_bytes = if self.kind == ROWS { 4 } else { ENTRY_BYTES };
+        self.each(HEAD_BYTES, entry_bytes, |offset, entry| {
+            let (key, node) = match self.kind {
+                ROWS => (None, u64::from(u32::from_le_bytes(entry.first_chunk().copied().unwrap_or_default()))),
+                // Big-endian bytes are in the order of the numbers.
+                NUMBERS => (Some(word(entry, 0).to_be_bytes().to_vec()), word(entry, 8)),
+                _ => (Some(self.text(entry)?.into_bytes()), word(entry, 8) >> 32),
+            };
+            if node >= self.n || std::mem::replace(&mut seen[node as usize], true) {
+                return Err(self.blob.corrupt(offset, format!("a key leads to node {node} of {}, or two do", self.n)));
+            }
+            if key.is_some() && last >= key {
+                return Err(self.blob.corrupt(offset, "keys are not in rising order".to_string()));
+            }
+            last = key;
+            Ok(())
+        })?;
+        if self.kind == STRINGS {
+            self.each(HEAD_BYTES + ENTRY_BYTES * self.n, ENTRY_BYTES, |_, entry| self.text(entry).map(|_| ()))?;
+        }
+        Ok(())
+    }
+
+    /// Calls `check(offset, entry)` for `n` entries of `entry_bytes` each, read in runs.
+    fn each(&self, start: u64, entry_bytes: u64, mut check: impl FnMut(u64, &[u8]) -> Result<(), FormatError>) -> Result<(), FormatError> {
+        let mut run = Vec::new();
+        for first in (0..self.n).step_by(4096) {
+            let offset = start + first * entry_bytes;
+            run.resize(((self.n - first).min(4096) * entry_bytes) as usize, 0);
+            self.blob.read_at(offset, &mut run)?;
+            run.chunks_exact(entry_bytes as usize).zip(0..).try_for_each(|(entry, i)| check(offset + i * entry_bytes, entry))?;
+        }
+        Ok(())
     }
 }
 

@@ -184,8 +184,11 @@ impl Manifest {
                     let plain = !name.is_empty()
                         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'_')
                         && !name.starts_with('.');
-                    match (bytes.parse(), payload.parse()) {
-                        (Ok(bytes), Ok(payload_bytes)) if plain => files.push(FileEntry { name: name.to_string(), bytes, payload_bytes }),
+                    // A payload lies inside its file, whose length is checked: so no later sum of these can wrap.
+                    match (bytes.parse::<u64>(), payload.parse::<u64>()) {
+                        (Ok(bytes), Ok(payload_bytes)) if plain && payload_bytes <= bytes => {
+                            files.push(FileEntry { name: name.to_string(), bytes, payload_bytes })
+                        }
                         _ => return Err(bad()),
                     }
                 }

@@ -14,7 +14,7 @@
 
 use super::rotation::{ENTRY_BITS, Rotation};
 use super::{CENTROIDS, Codebook, Layout};
-use crate::id::MAX_DIM;
+use crate::id::MAX_BUILD_DIM;
 
 const HEADER_BYTES: usize = 16;
 
@@ -78,7 +78,7 @@ impl Codebook {
         };
         let word = |i: usize| u32::from_le_bytes([header[4 * i], header[4 * i + 1], header[4 * i + 2], header[4 * i + 3]]);
         let (dim, subspaces, rotated, reserved) = (word(0), word(1), word(2), word(3));
-        if dim == 0 || dim as usize > MAX_DIM || subspaces == 0 || subspaces > dim || rotated > 1 || reserved != 0 {
+        if dim == 0 || dim as usize > MAX_BUILD_DIM || subspaces == 0 || subspaces > dim || rotated > 1 || reserved != 0 {
             return Err(CodebookError::Header { dim, subspaces, rotated, reserved });
         }
         let (dim, rotated) = (dim as usize, rotated == 1);

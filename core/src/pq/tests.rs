@@ -172,7 +172,7 @@ fn shapes_that_cannot_be_trained_are_refused() {
     assert!(matches!(refusal(&[0; 7], 4, 4, 2), TrainError::Shape { bytes: 7, .. }));
     assert!(matches!(refusal(&[0; 8], 2, 4, 2), TrainError::Shape { .. }));
     assert!(matches!(refusal(&[0; 8], 0, 0, 1), TrainError::Shape { .. }));
-    assert!(matches!(refusal(&[0; 8193], 8193, 8193, 8), TrainError::Shape { dim: 8193, .. }));
+    assert!(matches!(refusal(&[0; 8225], 8225, 8225, 8), TrainError::Shape { dim: 8225, .. }));
     assert!(matches!(refusal(&[0; 8], 4, 4, 0), TrainError::Subspaces { .. }));
     assert!(matches!(refusal(&[0; 8], 4, 4, 5), TrainError::Subspaces { .. }));
 }
@@ -194,7 +194,7 @@ fn hostile_bytes_are_refused_or_harmless() {
         assert!(matches!(Codebook::from_bytes(&good[..length]), Err(CodebookError::Length { .. })));
     }
     assert!(matches!(Codebook::from_bytes(&[&good[..], &[0]].concat()), Err(CodebookError::Length { .. })));
-    for (at, word) in [(0, 0), (0, 8193), (0, u32::MAX), (4, 0), (4, 7), (8, 2), (12, 1)] {
+    for (at, word) in [(0, 0), (0, 8225), (0, u32::MAX), (4, 0), (4, 7), (8, 2), (12, 1)] {
         let mut bytes = good.clone();
         bytes[at..at + 4].copy_from_slice(&u32::to_le_bytes(word));
         assert!(matches!(Codebook::from_bytes(&bytes), Err(CodebookError::Header { .. })), "{word} at {at}");

@@ -10,7 +10,7 @@ use super::kmeans::{self, Points};
 use super::lookup::{LookupKind, LookupTable};
 use super::rotation;
 use super::{CENTER, Codebook, Layout};
-use crate::id::MAX_DIM;
+use crate::id::MAX_BUILD_DIM;
 use crate::random::CounterRng;
 use rayon::prelude::*;
 use std::time::{Duration, Instant};
@@ -71,7 +71,7 @@ pub enum TrainError {
     #[error("no rows to train a codebook on; give at least one")]
     NoRows,
     /// The rows are not what stride and dim say.
-    #[error("{bytes} bytes are not rows of {stride} bytes with {dim} coordinates (1 to {MAX_DIM}) each")]
+    #[error("{bytes} bytes are not rows of {stride} bytes with {dim} coordinates (1 to {MAX_BUILD_DIM}) each")]
     Shape {
         /// Bytes given.
         bytes: usize,
@@ -137,7 +137,7 @@ pub(super) fn train_best_with(
     params: &TrainParams,
 ) -> Result<(Codebook, TrainReport), TrainError> {
     let subspaces = params.subspaces;
-    if dim == 0 || dim > MAX_DIM || stride < dim || !rows.len().is_multiple_of(stride) {
+    if dim == 0 || dim > MAX_BUILD_DIM || stride < dim || !rows.len().is_multiple_of(stride) {
         return Err(TrainError::Shape { bytes: rows.len(), stride, dim });
     }
     if subspaces == 0 || subspaces > dim {

@@ -1,5 +1,6 @@
 //! An opened index under every way of asking: readers, widths, threads, budgets, and queries that make no sense.
 
 mod budget;
+mod faults;
 mod queries;
 mod readers;
