@@ -13,7 +13,7 @@ use roxanne_core::{graph::Graph, id::NodeId, prune::PruneParams};
 use std::time::Instant;
 
 /// Members of top clusters that are cut to leaves, compared and merged at once; it bounds the memory between these stages.
-pub const BATCH_MEMBERS: usize = 400_000;
+pub const BATCH_MEMBERS: usize = 100_000;
 
 /// How a graph is made.
 #[derive(Clone, Debug, PartialEq)]

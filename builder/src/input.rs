@@ -3,10 +3,11 @@
 use crate::{BuildError, backend::BuildCodes, progress::Watch};
 use rayon::prelude::*;
 use roxanne_core::{build_codes::BuildCodec, dataset::Dataset, huge, metric::Metric, random::CounterRng};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Rows that the codec's range is learned from.
-const CODEC_SAMPLE: u64 = 16_384;
+pub(crate) const CODEC_SAMPLE: u64 = 16_384;
 /// Rows that one task reads at once.
 const CHUNK_ROWS: usize = 8192;
 
@@ -39,6 +40,8 @@ pub fn encode_all(dataset: &Dataset, codec: &BuildCodec, watch: &Watch<'_>, metr
     let (n, dim, stride) = (dataset.n() as usize, dataset.dim(), codec.stride());
     let mut bytes: Vec<u8> = huge::zeroed(n * stride);
     watch.phase("read", n as u64, "rows");
+    // Once a chunk failed, later ones are not worth reading; earlier ones are, so that the first bad row is the one named.
+    let failed = AtomicUsize::new(usize::MAX);
     let read_chunk = |raw: &mut Vec<u8>, chunk: usize, out: &mut [u8]| -> Result<u64, BuildError> {
         let (first, count) = (chunk * CHUNK_ROWS, out.len() / stride);
         dataset.read_rows(first as u64, count, raw)?;
@@ -54,8 +57,18 @@ pub fn encode_all(dataset: &Dataset, codec: &BuildCodec, watch: &Watch<'_>, metr
         watch.advance(count as u64)?;
         Ok(xxh3_64(raw))
     };
-    let chunk_hashes: Vec<Result<u64, BuildError>> =
-        bytes.par_chunks_mut(CHUNK_ROWS * stride).enumerate().map_init(Vec::new, |raw, (chunk, out)| read_chunk(raw, chunk, out)).collect();
+    let chunk_hashes: Vec<Result<u64, BuildError>> = bytes
+        .par_chunks_mut(CHUNK_ROWS * stride)
+        .enumerate()
+        .map_init(Vec::new, |raw, (chunk, out)| {
+            if failed.load(Relaxed) < chunk {
+                return Ok(0);
+            }
+            read_chunk(raw, chunk, out).inspect_err(|_| {
+                failed.fetch_min(chunk, Relaxed);
+            })
+        })
+        .collect();
     Ok((BuildCodes { metric: codec.build_metric(), stride, bytes }, hash_of(chunk_hashes)?))
 }
 

@@ -46,6 +46,7 @@ use roxanne_core::{
     simd::SimdLevel,
 };
 use std::{
+    borrow::Cow,
     path::Path,
     sync::{Arc, atomic::AtomicBool},
     time::Instant,
@@ -228,8 +229,15 @@ impl Builder {
         if dataset.n() == 0 || dataset.n() > MAX_NODES {
             return Err(BuildError::Count { source_name: dataset.source().to_string(), n: dataset.n() });
         }
-        self.keys.get_or_insert(KeyList::Rows(dataset.n())).check(dataset.n())?;
+        if let Some(keys) = &self.keys {
+            keys.check(dataset.n())?;
+        }
         Ok(self.dataset.insert(dataset))
+    }
+
+    /// The keys, given or not.
+    fn keys_of(&self, dataset: &Dataset) -> Cow<'_, KeyList> {
+        self.keys.as_ref().map_or_else(|| Cow::Owned(KeyList::Rows(dataset.n())), Cow::Borrowed)
     }
 
     /// The bill, without doing any work.
@@ -240,7 +248,7 @@ impl Builder {
         self.prepare()?;
         let dataset = self.dataset.as_ref().ok_or(BuildError::NoInput)?;
         self.params.graph(dataset.dim())?;
-        plan::plan(dataset, self.metric, &self.params, self.keys.as_ref().map_or(0, KeyList::payload_bytes))
+        plan::plan(dataset, self.metric, &self.params, self.keys_of(dataset).payload_bytes())
     }
 
     /// Builds the index directory `out`.
@@ -330,7 +338,7 @@ impl Builder {
         report: &mut Report,
     ) -> Result<Manifest, BuildError> {
         let graph_params = self.params.graph(plan.dim)?;
-        let keys = self.keys.as_ref().ok_or(BuildError::NoInput)?;
+        let keys = &*self.keys_of(dataset);
         let codec = input::learn_codec(dataset, self.metric, self.params.seed)?;
         let (codes, content) = input::encode_all(dataset, &codec, watch, self.metric)?;
         let BuiltGraph { codes, order: row_of, graph, entry, work } = build_graph(codes, &graph_params, backend, watch)?;
@@ -413,8 +421,7 @@ fn build_nav(codes: &BuildCodes, params: &GraphParams, backend: &dyn Backend, wa
     let bytes = ids.iter().flat_map(|&id| codes.row(id as u32)).copied().collect();
     let sample = BuildCodes { metric: codes.metric, stride: codes.stride, bytes };
     let params = GraphParams { prune: PruneParams { max_degree, ..params.prune }, ..params.clone() };
-    let stop = AtomicBool::new(false);
-    let built = build_graph(sample, &params, backend, &Watch::new(&Silent, &stop))?;
+    let built = build_graph(sample, &params, backend, &watch.quiet())?;
     watch.advance(count)?;
     Ok(Nav { ids: built.order.iter().map(|place| NodeId(ids[place.index()] as u32)).collect(), graph: built.graph, entry: built.entry })
 }

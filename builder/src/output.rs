@@ -3,8 +3,12 @@
 
 use crate::BuildError;
 use roxanne_core::format::{FormatError, manifest::Manifest};
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    io::Errno,
+};
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io::ErrorKind,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -95,8 +99,10 @@ impl Partial {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(io(&lock_path))?,
         };
-        if lock.try_lock().is_err() {
-            return Err(BuildError::Locked { path: directory });
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(BuildError::Locked { path: directory }),
+            Err(TryLockError::Error(error)) => return Err(io(&lock_path)(error)),
         }
         // What was locked may have been renamed or removed just before.
         let file = |meta: fs::Metadata| (meta.dev(), meta.ino());
@@ -122,13 +128,21 @@ impl Partial {
         &self.directory
     }
 
-    /// The directory becomes the output.
+    /// The directory becomes the output, unless something came to be there meanwhile.
     pub(crate) fn commit(mut self) -> Result<(), BuildError> {
-        fs::rename(&self.directory, &self.out).map_err(io(&self.out))?;
-        let lock = self.lock.take();
-        let lock_path = self.out.join(LOCK);
-        fs::remove_file(&lock_path).map_err(io(&lock_path))?;
-        drop(lock);
+        match renameat_with(CWD, &self.directory, CWD, &self.out, RenameFlags::NOREPLACE) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => {
+                let detail = "something was put there during the build".to_string();
+                return Err(BuildError::OutputExists { path: self.out.clone(), detail });
+            }
+            // File systems without the flag: a plain rename replaces nothing but an empty directory.
+            Err(Errno::INVAL) => fs::rename(&self.directory, &self.out).map_err(io(&self.out))?,
+            Err(error) => return Err(io(&self.out)(error.into())),
+        }
+        // The index is there now. A lock file that stays is no harm: nothing reads it.
+        let _ = fs::remove_file(self.out.join(LOCK));
+        self.lock = None;
         let parent = self.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(parent).and_then(|d| d.sync_all()).map_err(io(parent))
     }
@@ -137,8 +151,11 @@ impl Partial {
 impl Drop for Partial {
     fn drop(&mut self) {
         if self.lock.is_some() {
-            // Nothing more can be done about an error here; the next build into this path removes the rest.
-            let _ = fs::remove_dir_all(&self.directory);
+            // The lock goes last, and the directory only when nobody else has begun in it. About an error nothing can be done here; the
+            // next build into this path removes the rest.
+            let _ = self.clear();
+            let _ = fs::remove_file(self.directory.join(LOCK));
+            let _ = fs::remove_dir(&self.directory);
         }
     }
 }

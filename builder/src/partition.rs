@@ -19,7 +19,7 @@ pub struct PartitionParams {
     pub leaf_min: usize,
     /// The share of a cluster that leads is 1 / this ...
     pub leader_share: usize,
-    /// ... but at most this many (and at least 2).
+    /// ... but at most this many (and at least twice the fanout).
     pub leaders_max: usize,
 }
 
@@ -102,7 +102,7 @@ pub fn top_level(backend: &dyn Backend, codes: BuildCodes, params: &PartitionPar
         let order = (0..n as u32).map(NodeId).collect();
         return Ok(TopLevel { codes, order, cut: Cut { leaves: all, open: Clusters::new(), pairs: 0 } });
     }
-    let leaders = leaders_of(&all, &[rng], params);
+    let leaders = leaders_of(&all, &[rng], fanout, params);
     let nearest = backend.assign(&codes, &all, &leaders, fanout)?;
     let tour = tour_of(&codes, leaders.group(0));
     // Cells in tour order, rows within a cell in input order.
@@ -145,11 +145,12 @@ fn tour_of(codes: &BuildCodes, leaders: &[u32]) -> Vec<u32> {
 }
 
 /// The leaders of every cluster, chosen by its own random function.
-fn leaders_of(clusters: &Groups, rngs: &[CounterRng], params: &PartitionParams) -> Groups {
+fn leaders_of(clusters: &Groups, rngs: &[CounterRng], fanout: usize, params: &PartitionParams) -> Groups {
     let mut leaders = Groups::new();
     for (c, rng) in rngs.iter().enumerate() {
         let members = clusters.group(c);
-        let count = (members.len() / params.leader_share).clamp(2, params.leaders_max);
+        // Twice the fanout at least: with fewer, most vectors would go to most leaders and nothing would be divided.
+        let count = (members.len() / params.leader_share).max(2 * fanout).min(params.leaders_max);
         let chosen = rng.sample(members.len() as u64, count as u64);
         leaders.push(&chosen.into_iter().map(|at| members[at as usize]).collect::<Vec<_>>());
     }
@@ -165,7 +166,7 @@ fn cut(
     params: &PartitionParams,
 ) -> Result<Cut, BackendError> {
     let (groups, fanout) = (&clusters.groups, params.fanout_at(level));
-    let leaders = leaders_of(groups, &clusters.rngs, params);
+    let leaders = leaders_of(groups, &clusters.rngs, fanout, params);
     let nearest = backend.assign(codes, groups, &leaders, fanout)?;
     let parts: Vec<(Groups, Clusters)> = (0..groups.len())
         .into_par_iter()
@@ -298,6 +299,16 @@ mod tests {
                 leaf.iter().for_each(|&m| seen[m as usize] = true);
             }
             assert!(seen.into_iter().all(|s| s), "n {n} span {span}");
+        }
+    }
+
+    #[test]
+    fn leaves_overlap_and_none_comes_twice() {
+        for n in [300, 600, 1000, 3000] {
+            let leaves = leaves_of(random_bytes(n, 256), 1);
+            let all: std::collections::BTreeSet<&[u32]> = (0..leaves.len()).map(|l| leaves.group(l)).collect();
+            assert_eq!(all.len(), leaves.len(), "n {n}");
+            assert!(leaves.members.len() > 5 * n, "n {n}: {} rows in {} leaves", leaves.members.len(), leaves.len());
         }
     }
 

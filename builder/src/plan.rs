@@ -1,6 +1,8 @@
 //! The bill before the work: bytes of memory and disk, from the same structures that the build will allocate.
 
-use crate::{BuildError, BuildParams, codebook::auto_pq_bytes, graph_build::BATCH_MEMBERS, nav_params, reservoir::Reservoirs};
+use crate::{
+    BuildError, BuildParams, codebook::auto_pq_bytes, graph_build::BATCH_MEMBERS, input::CODEC_SAMPLE, nav_params, reservoir::Reservoirs,
+};
 use roxanne_core::{
     budget::Budget,
     build_codes::BuildCodec,
@@ -8,6 +10,7 @@ use roxanne_core::{
     element::ElementType,
     format::{blob::file_bytes, nav::Nav, record::RecordLayout, superblock::FIRST_PAGE_OFFSET},
     metric::Metric,
+    pq::WIDEST_TO_ROTATE,
 };
 
 /// What the process takes before any vector is read: code, allocator, threads' stacks and scratch.
@@ -32,7 +35,7 @@ pub struct Plan {
     pub records_per_page: usize,
     /// Bytes of a page.
     pub page_bytes: usize,
-    /// Bytes of the finished index.
+    /// Bytes of the finished index, counting a rotation of the codebook, which training may find of no use.
     pub index_bytes: u64,
     /// Most memory during the build.
     pub peak_ram_bytes: u64,
@@ -57,20 +60,25 @@ pub fn plan(dataset: &Dataset, metric: Metric, params: &BuildParams, key_bytes: 
     let layout =
         RecordLayout::new(element, dim, params.max_degree, n).ok_or(BuildError::RecordTooLarge { dim, max_degree: params.max_degree })?;
     let pq_dim = codec.pq_dim() as u64;
-    let rotation = if metric == Metric::Manhattan { 0 } else { 2 * pq_dim * pq_dim };
+    let rotation = if metric == Metric::Manhattan || codec.pq_dim() > WIDEST_TO_ROTATE { 0 } else { 2 * pq_dim * pq_dim };
     let (nav_n, nav_degree) = nav_params(n);
     let blobs = [n * code_bytes as u64, 32 + rotation + 512 * pq_dim, 16 + nav_n * (8 + 4 * nav_degree as u64), key_bytes];
     let index_bytes = FIRST_PAGE_OFFSET + layout.page_count(n) * layout.page_bytes as u64 + blobs.into_iter().map(file_bytes).sum::<u64>();
 
-    let graph_row = 4 * params.max_degree as u64 + 2;
     let codes = n * codec.stride() as u64;
     let reservoirs = n * Reservoirs::row_bytes(params.reservoir);
-    // Top level: every vector in ten clusters, as ids; a batch of them cut three times more, with a list of neighbors a row.
-    let top = n * 10 * 4 * 2;
+    let graph = n * (4 * params.max_degree as u64 + 2);
+    // Every vector in ten clusters, as ids; a batch of them cut three times more, with a list of neighbors a row.
+    let clusters = n * 10 * 4;
     let batch = 3 * (BATCH_MEMBERS as u64).min(n * 10) * (8 * params.leaf_k as u64 + 8);
-    let partitioning = top + batch;
-    let pruning = n * (graph_row + 2);
-    let peak_ram_bytes = BASE_RAM + codes + reservoirs + partitioning.max(pruning);
+    let phases = [
+        CODEC_SAMPLE.min(n) * 8 * codec.build_dim() as u64,
+        2 * codes + 4 * clusters + 4 * n,
+        codes + reservoirs + 2 * clusters + batch,
+        codes + reservoirs + graph + 6 * n,
+        codes + graph + n * 6 * params.max_degree as u64 + n * code_bytes as u64 + 20 * n,
+    ];
+    let peak_ram_bytes = BASE_RAM + phases.into_iter().max().unwrap_or(0);
     let serve_ram_bytes = BASE_RAM / 2 + blobs[0] + blobs[1] + Nav::ram_bytes(nav_n, nav_degree as u64);
     Ok(Plan {
         n,

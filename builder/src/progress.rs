@@ -51,6 +51,11 @@ impl<'a> Watch<'a> {
         Watch { observer, stop, phases: Mutex::new(Vec::new()) }
     }
 
+    /// A watch that says nothing and hears the same stop: for work inside a phase.
+    pub fn quiet(&self) -> Watch<'a> {
+        Watch::new(&Silent, self.stop)
+    }
+
     fn phases(&self) -> std::sync::MutexGuard<'_, Vec<(Phase, Instant)>> {
         self.phases.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

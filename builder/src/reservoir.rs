@@ -4,7 +4,10 @@
 //! candidate arrives: threads may offer as they come. A row is a sorted run of at most `width` entries and up to `SLACK` unsorted ones;
 //! when the slack is full it is sorted and merged in. Each row has a lock of its own, one bit of its state; threads almost never meet.
 
-use roxanne_core::{huge, tile::entry_distance};
+use roxanne_core::{
+    huge,
+    tile::{entry_distance, prefetch_line},
+};
 use std::{
     hint::spin_loop,
     sync::atomic::{
@@ -86,6 +89,19 @@ impl Reservoirs {
 
     fn unlock(&self, row: usize, state: State) {
         self.states[row].store(state.pack(), Release);
+    }
+
+    /// Asks for the state of a row that will be offered to soon.
+    #[inline]
+    pub fn prefetch_state(&self, row: u32) {
+        prefetch_line(&self.states[row as usize]);
+    }
+
+    /// Asks for the place where the next offers to a row will be written; its state should be in the cache.
+    #[inline]
+    pub fn prefetch_slack(&self, row: u32) {
+        let used = State::unpack(self.states[row as usize].load(Relaxed)).used;
+        self.row(row as usize)[used..].iter().step_by(8).take(2).for_each(prefetch_line);
     }
 
     /// Offers entries `distance << 32 | id` to a row: `nearest` sorted, `others` not.

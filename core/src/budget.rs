@@ -1,6 +1,7 @@
 //! What a build or an open index may use, and in which class an error falls: words that builder, engine and doors share.
 
-/// Limits in bytes. A budget is planned for before work starts and refused up front; it is never exceeded.
+/// Limits in bytes, planned for before work starts and refused up front. What is planned for: a build's largest phase; for an open index
+/// codes, codebook, navigation graph and the scratch of a few searchers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// Resident memory.

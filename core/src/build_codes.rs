@@ -36,6 +36,9 @@ pub enum CodecError {
     /// Too many or no coordinates.
     #[error("dimension {0} is not in 1..={MAX_DIM}")]
     Dimension(usize),
+    /// A stored clip range that no data has.
+    #[error("a clip range from {0} to {1}")]
+    Range(f32, f32),
     /// The metric does not fit the element type.
     #[error(
         "metric {metric} does not go with {element} vectors; hamming goes with binary (u8 rows of packed bits) and binary with hamming alone"
@@ -100,7 +103,7 @@ impl BuildCodec {
         let top = values.len() - 1 - cut;
         codec.high = *values.select_nth_unstable_by(top, f32::total_cmp).1;
         if codec.high <= codec.low {
-            codec.high = codec.low + 1.0;
+            codec.high = codec.low + codec.low.abs().max(1.0);
         }
         Ok(codec)
     }
@@ -122,7 +125,9 @@ impl BuildCodec {
         let mut codec = BuildCodec::learn(element, metric, dim, &[])?;
         let [low, high, norm, _] = bytes.as_chunks::<4>().0 else { return Ok(codec) };
         [codec.low, codec.high, codec.max_norm_squared] = [low, high, norm].map(|b| f32::from_le_bytes(*b));
-        Ok(codec)
+        let sound =
+            (codec.high - codec.low).is_finite() && codec.high > codec.low && (0.0..f32::INFINITY).contains(&codec.max_norm_squared);
+        if sound { Ok(codec) } else { Err(CodecError::Range(codec.low, codec.high)) }
     }
 
     /// Are codes, without their padding, the rows themselves?

@@ -25,7 +25,7 @@ mod train;
 
 pub use bytes::CodebookError;
 pub use lookup::{LookupKind, LookupTable};
-pub use train::{Candidate, TrainError, TrainParams, TrainReport, Turn, train_best};
+pub use train::{Candidate, TrainError, TrainParams, TrainReport, Turn, WIDEST_TO_ROTATE, train_best};
 
 use kernel::{Kernels, LANES, Pair};
 use rotation::Rotation;

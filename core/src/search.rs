@@ -56,6 +56,8 @@ impl VisitedSet {
     fn grow(&mut self) {
         let size = (self.slots.len() * 2).max(4096);
         let old = std::mem::replace(&mut self.slots, vec![0; size]);
+        // Stamp 0 is that of empty slots.
+        self.stamp = self.stamp.max(1);
         let stamp = self.stamp;
         self.used = 0;
         for slot in old.into_iter().filter(|s| s >> 32 == u64::from(stamp)) {

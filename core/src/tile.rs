@@ -79,6 +79,26 @@ pub fn entry_row(entry: u64) -> u32 {
 /// No entry: what a list holds behind its last neighbor.
 pub const NO_ENTRY: u64 = u64::MAX;
 
+/// Asks for the cache lines of `row`, which will be loaded soon.
+#[inline]
+pub fn prefetch(row: &[u8]) {
+    row.chunks(64).for_each(|line| prefetch_line(&line[0]));
+}
+
+/// Asks for the cache line where `value` begins.
+#[inline]
+#[allow(unsafe_code)]
+pub fn prefetch_line<T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing and cannot fault.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
+}
+
 /// A set of rows, loaded in the shape that the level's kernels want.
 #[derive(Default)]
 pub struct Rows {

@@ -44,6 +44,9 @@ pub enum OpenError {
         /// What is wrong.
         error: UnsupportedMetric,
     },
+    /// A page that the disk did not give.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// Refused before anything was loaded.
     #[error("{path}: serving it needs {needed} bytes of memory, {allowed} are allowed: give more, or build with fewer bytes a code")]
     Budget {
@@ -62,7 +65,9 @@ impl OpenError {
         match self {
             OpenError::Format(error) => error.class(),
             OpenError::Budget { .. } => ErrorClass::Budget,
-            OpenError::Pages(_) => ErrorClass::Device,
+            OpenError::Pages(OpenPagesError::Io { source, .. }) => ErrorClass::of_io(source),
+            OpenError::Pages(_) => ErrorClass::Corrupt,
+            OpenError::Read(error) => class_of(error),
             OpenError::Codebook { .. } | OpenError::Codec { .. } | OpenError::Metric { .. } => ErrorClass::Corrupt,
         }
     }
@@ -113,8 +118,16 @@ impl SearchError {
         match self {
             SearchError::DimensionMismatch { .. } | SearchError::Query(_) | SearchError::NotRepresentable(_) => ErrorClass::BadInput,
             SearchError::Param { .. } => ErrorClass::Usage,
-            SearchError::Read(_) => ErrorClass::Device,
+            SearchError::Read(error) => class_of(error),
             SearchError::Format(error) => error.class(),
         }
+    }
+}
+
+/// A file that ends too early is damaged; everything else is the device's or the system's.
+fn class_of(error: &ReadError) -> ErrorClass {
+    match error {
+        ReadError::UnexpectedEnd { .. } | ReadError::PastEnd { .. } => ErrorClass::Corrupt,
+        _ => ErrorClass::Device,
     }
 }

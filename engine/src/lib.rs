@@ -91,7 +91,9 @@ impl Index {
             None => self.searcher()?,
         };
         let answer = searcher.search(query, params);
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(searcher);
+        if searcher.is_idle() {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(searcher);
+        }
         answer
     }
 

@@ -132,12 +132,21 @@ impl Searcher {
         Ok(Searcher { base, reader, scratch })
     }
 
+    /// False while reads of a failed search are in flight; then only this thread may go on with it.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.reader.in_flight() == 0
+    }
+
     /// Finds the nearest vectors of `query` `[dim]`, which must be representable in the index's element type.
     ///
     /// # Errors
     /// A query or parameter that makes no sense; a failing disk; corruption. Never a partial answer.
     pub fn search(&mut self, query: &[f32], params: &SearchParams) -> Result<Answer, SearchError> {
         let start = Instant::now();
+        // A search that failed with its reader may have left reads behind; they must not be taken for this one's.
+        while self.reader.in_flight() > 0 {
+            self.reader.wait(&mut |_| {})?;
+        }
         let info = &self.base.info;
         for (name, got, high) in [
             ("k", params.k, MAX_LIST_SIZE),
@@ -192,10 +201,6 @@ impl Searcher {
                 }
             })?;
             if let Some(error) = failed {
-                // The reader owns the other reads; they must not be met by the next query.
-                while reader.in_flight() > 0 {
-                    reader.wait(&mut |_| {})?;
-                }
                 return Err(error);
             }
         }

@@ -10,13 +10,15 @@ use roxanne_core::{
     pq::Codebook,
     prune::{Alpha, PruneParams},
     simd::SimdLevel,
-    tile::{NO_ENTRY, Rows, Tile, TopLists, entry, entry_distance, entry_row},
+    tile::{NO_ENTRY, Rows, Tile, TopLists, entry, entry_distance, entry_row, prefetch},
 };
 
 /// Rows that one task of `assign` takes: enough to reuse the leaders in L2, few enough to share out. A multiple of the tile's 12 rows.
 const ASSIGN_ROWS: usize = 960;
 /// Rows that one task of `prune` takes.
 const PRUNE_ROWS: usize = 1024;
+/// How far ahead `merge` asks for memory.
+const ROWS_AHEAD: usize = 8;
 /// Rows that one task of `encode` takes.
 const ENCODE_ROWS: usize = 4096;
 
@@ -90,6 +92,9 @@ impl Backend for Cpu {
             || (Rows::default(), TopLists::default()),
             |(rows, found), (leaf, out)| {
                 tile.load(leaves.group(leaf).iter().map(|&id| codes.row(id)), rows);
+                if leaf + 1 < leaves.len() {
+                    leaves.group(leaf + 1).iter().for_each(|&id| prefetch(codes.row(id)));
+                }
                 tile.nearest_within(rows, k, found);
                 for (row, out) in out.chunks_exact_mut(k).enumerate() {
                     out.copy_from_slice(found.list(row));
@@ -105,8 +110,15 @@ impl Backend for Cpu {
             |(nearest, offsets, others), leaf| {
                 let (members, range) = (leaves.group(leaf), leaves.range(leaf));
                 let lists = &lists[range.start * k..range.end * k];
+                // Rows lie anywhere: their states are asked for a leaf ahead, the places to write at a few rows ahead.
+                if leaf + 1 < leaves.len() {
+                    leaves.group(leaf + 1).iter().for_each(|&row| reservoirs.prefetch_state(row));
+                }
                 others_of(members, lists, k, offsets, others);
                 for (place, list) in lists.chunks_exact(k).enumerate() {
+                    if let Some(&row) = members.get(place + ROWS_AHEAD) {
+                        reservoirs.prefetch_slack(row);
+                    }
                     nearest.clear();
                     nearest.extend(real(list).map(|e| entry(entry_distance(e), members[entry_row(e) as usize])));
                     reservoirs.offer(members[place], nearest, &others[offsets[place]..offsets[place + 1]]);
@@ -122,8 +134,14 @@ impl Backend for Cpu {
         graph.chunks_mut(PRUNE_ROWS).into_par_iter().enumerate().for_each_init(
             || RowPrune::new(tile, *params),
             |prune, (chunk, (degrees, neighbors))| {
+                let count = degrees.len();
+                reservoirs.sorted(chunk * PRUNE_ROWS, &mut prune.next);
                 for (at, degree) in degrees.iter_mut().enumerate() {
-                    reservoirs.sorted(chunk * PRUNE_ROWS + at, &mut prune.candidates);
+                    std::mem::swap(&mut prune.candidates, &mut prune.next);
+                    if at + 1 < count {
+                        reservoirs.sorted(chunk * PRUNE_ROWS + at + 1, &mut prune.next);
+                        prune.next.iter().for_each(|&e| prefetch(codes.row(entry_row(e))));
+                    }
                     let kept = prune.run(codes);
                     *degree = kept.len() as u16;
                     neighbors[at * params.max_degree..][..kept.len()].copy_from_slice(kept);
@@ -183,6 +201,8 @@ struct RowPrune {
     params: PruneParams,
     /// Sorted entries `distance << 32 | id`, none twice.
     candidates: Vec<u64>,
+    /// Those of the row after, whose codes are on their way to the cache.
+    next: Vec<u64>,
     rows: Rows,
     distances: Vec<u32>,
     /// Per round: how near a kept neighbor must be to cover each candidate, and whether one was.
@@ -199,6 +219,7 @@ impl RowPrune {
             tile,
             params,
             candidates: Vec::new(),
+            next: Vec::new(),
             rows: Rows::default(),
             distances: Vec::new(),
             reach: Default::default(),

@@ -109,6 +109,7 @@ fn to_json(report: &Report) -> Value {
         "index_bytes": report.index_bytes,
         "code_bytes": report.code_bytes,
         "rotated": report.rotated,
+        "pq_quality": report.pq_quality,
         "backend": report.backend,
         "already_complete": report.already_complete,
         "work": {

@@ -303,34 +303,43 @@ impl Keys {
         self.text(&self.entry(self.n + record_key.0)?).map(Some)
     }
 
-    /// Checks every page, and that each entry leads to a node of its own, in rising order of keys.
+    /// Checks every page, that entries are in rising order of keys, and that each leads to a node of its own, which bears that key:
+    /// `record_keys` \[n\] are those of the records.
     ///
     /// # Errors
     /// The first damaged place.
-    pub fn verify(&self) -> Result<(), FormatError> {
+    pub fn verify(&self, record_keys: &[u64]) -> Result<(), FormatError> {
         self.blob.verify()?;
         let mut seen = vec![false; self.n as usize];
         let mut last: Option<Vec<u8>> = None;
         let entry_bytes = if self.kind == ROWS { 4 } else { ENTRY_BYTES };
         self.each(HEAD_BYTES, entry_bytes, |offset, entry| {
+            // Big-endian bytes are in the order of the numbers.
+            let bytes = |number: u64| number.to_be_bytes().to_vec();
             let (key, node) = match self.kind {
-                ROWS => (None, u64::from(u32::from_le_bytes(entry.first_chunk().copied().unwrap_or_default()))),
-                // Big-endian bytes are in the order of the numbers.
-                NUMBERS => (Some(word(entry, 0).to_be_bytes().to_vec()), word(entry, 8)),
-                _ => (Some(self.text(entry)?.into_bytes()), word(entry, 8) >> 32),
+                ROWS => (bytes((offset - HEAD_BYTES) / 4), u64::from(u32::from_le_bytes(entry.first_chunk().copied().unwrap_or_default()))),
+                NUMBERS => (bytes(word(entry, 0)), word(entry, 8)),
+                _ => (self.text(entry)?.into_bytes(), word(entry, 8) >> 32),
             };
             if node >= self.n || std::mem::replace(&mut seen[node as usize], true) {
                 return Err(self.blob.corrupt(offset, format!("a key leads to node {node} of {}, or two do", self.n)));
             }
-            if key.is_some() && last >= key {
+            let record_key = record_keys[node as usize];
+            let borne = match self.string_of(Key(record_key))? {
+                Some(text) => text.into_bytes(),
+                None => bytes(record_key),
+            };
+            if borne != key {
+                return Err(self
+                    .blob
+                    .corrupt(offset, format!("its key leads to node {node}, which bears another (record key {record_key})")));
+            }
+            if last.as_ref() >= Some(&key) {
                 return Err(self.blob.corrupt(offset, "keys are not in rising order".to_string()));
             }
-            last = key;
+            last = Some(key);
             Ok(())
         })?;
-        if self.kind == STRINGS {
-            self.each(HEAD_BYTES + ENTRY_BYTES * self.n, ENTRY_BYTES, |_, entry| self.text(entry).map(|_| ()))?;
-        }
         Ok(())
     }
 

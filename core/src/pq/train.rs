@@ -105,7 +105,7 @@ const MOST_TRAINED: usize = 100 * super::CENTROIDS;
 /// A rotation must win by this much: it costs dim^2 multiply-adds a vector and a query.
 const MARGIN: f64 = 0.01;
 /// Above it the dim^3 algebra of the principal axes would take longer than the rest of a build.
-const WIDEST_TO_ROTATE: usize = 1_024;
+pub const WIDEST_TO_ROTATE: usize = 1_024;
 /// k-means rounds of every candidate before it is judged, and of the winner after it.
 const ROUNDS: usize = 10;
 const LAST_ROUNDS: usize = 15;

@@ -23,7 +23,7 @@ fn every_fault_is_reported_and_the_next_query_is_answered() {
     let queries = rows(SIFT_QUERIES, Metric::L2);
     for (fault, class) in [
         (Fault::Eio, ErrorClass::Device),
-        (Fault::UnexpectedEnd, ErrorClass::Device),
+        (Fault::UnexpectedEnd, ErrorClass::Corrupt),
         (Fault::BitFlip, ErrorClass::Corrupt),
         (Fault::Torn, ErrorClass::Corrupt),
     ] {
