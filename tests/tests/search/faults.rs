@@ -11,7 +11,7 @@ use roxanne_tests::{SIFT_BASE, SIFT_QUERIES, build, hits, open, rows, scratch};
 const PARAMS: SearchParams = SearchParams { k: 10, list_size: 40, beam_width: 4 };
 
 fn faulty(index: &Index, plan: FaultPlan) -> Searcher {
-    index.searcher_with(|reader, file| Box::new(FaultyReader::new(reader, file, plan))).unwrap()
+    index.searcher_with(|reader, file| Box::new(FaultyReader::new(reader, file, plan))).expect("a searcher")
 }
 
 #[test]
