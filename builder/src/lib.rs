@@ -64,7 +64,7 @@ pub struct BuildParams {
     pub leaf_k: usize,
     /// Candidates kept for the prune: 96 for quality, 64 for speed.
     pub reservoir: usize,
-    /// A cluster of at most this many vectors is a leaf; `None` is 256, or 512 above 256 dimensions, where smaller leaves fall
+    /// A cluster of at most this many vectors is a leaf; `None` is 256, or 1,024 above 256 dimensions, where smaller leaves fall
     /// short of Vamana's recall (bench/RESULTS.md, graph quality).
     pub leaf_max: Option<usize>,
     /// Bytes of a PQ code; `None` is min(dim, max(32, dim / 8)).
@@ -85,7 +85,7 @@ impl BuildParams {
     /// # Errors
     /// A value out of range, by name.
     pub fn graph(&self, dim: usize) -> Result<GraphParams, BuildError> {
-        let leaf_max = self.leaf_max.unwrap_or(if dim > 256 { 512 } else { 256 });
+        let leaf_max = self.leaf_max.unwrap_or(if dim > 256 { 1024 } else { 256 });
         let check = |name: &'static str, value: usize, low: usize, high: usize| {
             if (low..=high).contains(&value) {
                 Ok(())
