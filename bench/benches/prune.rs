@@ -24,11 +24,13 @@ use std::{error::Error, time::Duration};
 fn reservoirs(codes: BuildCodes, params: &BuildParams) -> Result<(BuildCodes, Reservoirs), Box<dyn Error>> {
     let (cpu, graph) = (Cpu::default(), params.graph(codes.stride)?);
     let top = top_level(&cpu, codes, &graph.partition, params.seed)?;
-    let mut leaves: Groups = top.cut.leaves;
-    cut_to_leaves(&cpu, &top.codes, top.cut.open, 1, &graph.partition, &mut leaves)?;
-    let lists = cpu.leaf_knn(&top.codes, &leaves, params.leaf_k)?;
-    let reservoirs = Reservoirs::new(top.codes.n(), params.reservoir);
-    cpu.merge(&leaves, &lists, params.leaf_k, &reservoirs)?;
+    let mut reservoirs = Reservoirs::new(top.codes.n(), params.reservoir);
+    let mut join = |leaves: Groups| {
+        let lists = cpu.leaf_knn(&&top.codes, &leaves, params.leaf_k)?;
+        cpu.merge(&leaves, &lists, params.leaf_k, &mut reservoirs)
+    };
+    join(top.cut.leaves)?;
+    cut_to_leaves(&cpu, &&top.codes, top.cut.open, 1, &graph.partition, &mut join)?;
     Ok((top.codes, reservoirs))
 }
 
@@ -57,7 +59,7 @@ fn measure(c: &mut Criterion) -> Result<(), Box<dyn Error>> {
         let mut group = c.benchmark_group("prune");
         group.throughput(Throughput::Elements(codes.n() as u64));
         group.bench_function(format!("{name} cpu"), |bench| {
-            bench.iter(|| one_thread.install(|| Cpu::default().prune(&codes, &reservoirs, &prune)).map(|graph| graph.edge_count()));
+            bench.iter(|| one_thread.install(|| Cpu::default().prune(&&codes, &reservoirs, &prune)).map(|graph| graph.edge_count()));
         });
         group.bench_function(format!("{name} textbook"), |bench| bench.iter(|| textbook(&codes, &reservoirs, &prune)));
         group.finish();

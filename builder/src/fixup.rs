@@ -3,7 +3,7 @@
 //! Rows are never cut, so nothing that was reachable can be lost and no row passes R. Nodes without any in-edge come first: linking the head of
 //! a chain brings the rest of it along.
 
-use crate::{backend::BuildCodes, reservoir::Reservoirs};
+use crate::backend::{BackendError, BuildCodes};
 use roxanne_core::{
     graph::Graph,
     id::NodeId,
@@ -21,49 +21,62 @@ pub fn entry_point(codes: &BuildCodes, seed: u64) -> NodeId {
     NodeId(some.iter().min_by_key(|a| (total(a), **a)).map_or(0, |&a| a as u32))
 }
 
-/// Adds edges until `entry` reaches every node; returns how many. At the end reachability is 100%.
-pub fn link_unreachable(codes: &BuildCodes, reservoirs: &Reservoirs, entry: NodeId, graph: &mut Graph) -> u64 {
+/// Nodes whose candidates are asked for at once.
+const ASK: usize = 4096;
+
+/// Adds edges until `entry` reaches every node; returns how many. At the end reachability is 100%. `candidates` gives what the reservoirs
+/// of some nodes hold: entries, sorted.
+///
+/// # Errors
+/// Those of `candidates`.
+pub fn link_unreachable(
+    codes: &BuildCodes,
+    candidates: impl Fn(&[u32]) -> Result<Vec<Vec<u64>>, BackendError>,
+    entry: NodeId,
+    graph: &mut Graph,
+) -> Result<u64, BackendError> {
     let n = graph.n();
     let mut reached = vec![false; n];
     // Reached nodes in the order they were reached: the last resort looks for room from the youngest back.
     let mut order = graph.reach(entry, &mut reached);
     if order.len() == n {
-        return 0;
+        return Ok(0);
     }
     let mut has_in_edge = vec![false; n];
     for node in 0..n as u32 {
         graph.neighbors(NodeId(node)).iter().for_each(|neighbor| has_in_edge[neighbor.index()] = true);
     }
-    let heads = (0..n).filter(|&i| !has_in_edge[i]);
-    let rest = (0..n).filter(|&i| has_in_edge[i]);
-    let (mut added, mut candidates, mut search) = (0, Vec::new(), BeamSearch::default());
-    for node in heads.chain(rest) {
-        if reached[node] {
-            continue;
-        }
-        let id = NodeId(node as u32);
-        let room = |graph: &Graph, from: NodeId| graph.neighbors(from).len() < graph.max_degree();
-        reservoirs.sorted(node, &mut candidates);
-        let mut from = candidates.iter().map(|&e| NodeId(entry_row(e))).find(|c| reached[c.index()] && room(graph, *c));
-        if from.is_none() {
-            let mut space = RamSpace { codes, graph, query: id };
-            search_in_ram(&mut space, &[entry], 64, &mut search, |_| {});
-            from = search.found().map(|f| f.id).find(|&f| room(graph, f));
-        }
-        // A full row's node stays behind its successors; each newly linked node brings room of its own, so this ends.
-        while let (None, Some(&last)) = (from, order.last()) {
-            if room(graph, last) {
-                from = Some(last);
-            } else {
-                order.pop();
+    let unreached = |in_edge: bool| (0..n as u32).filter(|&i| !reached[i as usize] && has_in_edge[i as usize] == in_edge).collect::<Vec<_>>();
+    let nodes = [unreached(false), unreached(true)].concat();
+    let (mut added, mut search) = (0, BeamSearch::default());
+    let room = |graph: &Graph, from: NodeId| graph.neighbors(from).len() < graph.max_degree();
+    for some in nodes.chunks(ASK) {
+        for (&node, candidates) in some.iter().zip(candidates(some)?) {
+            if reached[node as usize] {
+                continue;
             }
+            let id = NodeId(node);
+            let mut from = candidates.iter().map(|&e| NodeId(entry_row(e))).find(|c| reached[c.index()] && room(graph, *c));
+            if from.is_none() {
+                let mut space = RamSpace { codes, graph, query: id };
+                search_in_ram(&mut space, &[entry], 64, &mut search, |_| {});
+                from = search.found().map(|f| f.id).find(|&f| room(graph, f));
+            }
+            // A full row's node stays behind its successors; each newly linked node brings room of its own, so this ends.
+            while let (None, Some(&last)) = (from, order.last()) {
+                if room(graph, last) {
+                    from = Some(last);
+                } else {
+                    order.pop();
+                }
+            }
+            let Some(from) = from else { return Ok(added) };
+            graph.push(from, id);
+            added += 1;
+            order.extend(graph.reach(id, &mut reached));
         }
-        let Some(from) = from else { break };
-        graph.push(from, id);
-        added += 1;
-        order.extend(graph.reach(id, &mut reached));
     }
-    added
+    Ok(added)
 }
 
 /// A graph in RAM over build codes, searched for the neighborhood of one of its rows.
@@ -100,7 +113,7 @@ mod tests {
                 graph.set(NodeId(i), &if i == 0 { (1..=degree.min(n - 1) as u32).map(NodeId).collect() } else { vec![NodeId(0)] });
             }
             let entry = entry_point(&codes, 1);
-            link_unreachable(&codes, &Reservoirs::new(n, 4), entry, &mut graph);
+            link_unreachable(&codes, |nodes| Ok(vec![Vec::new(); nodes.len()]), entry, &mut graph).unwrap();
             let mut reached = vec![false; n];
             let count = graph.reach(entry, &mut reached).len();
             // With R = 1 and every row full nothing can be added; the caller refuses such a build.

@@ -3,17 +3,13 @@
 
 use crate::{
     BuildError,
-    backend::{Backend, BuildCodes, Groups},
+    backend::{Backend, BackendError, BuildCodes, Groups},
     fixup,
-    partition::{self, PartitionParams, TopLevel},
+    partition::{self, Clusters, Cut, PartitionParams, TopLevel},
     progress::Watch,
-    reservoir::Reservoirs,
 };
 use roxanne_core::{graph::Graph, id::NodeId, prune::PruneParams};
-use std::time::Instant;
-
-/// Members of top clusters that are cut to leaves, compared and merged at once; it bounds the memory between these stages.
-pub const BATCH_MEMBERS: usize = 100_000;
+use std::{ops::Range, time::Instant};
 
 /// How a graph is made.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,7 +63,7 @@ pub struct BuiltGraph {
 ///
 /// # Errors
 /// The backend, a stop, or a degree too small to reach every node.
-pub fn build_graph(codes: BuildCodes, params: &GraphParams, backend: &dyn Backend, watch: &Watch<'_>) -> Result<BuiltGraph, BuildError> {
+pub fn build_graph<B: Backend>(codes: BuildCodes, params: &GraphParams, backend: &B, watch: &Watch<'_>) -> Result<BuiltGraph, BuildError> {
     let (n, partition) = (codes.n(), &params.partition);
     let mut work = StageWork::default();
     watch.phase("cells", n as u64, "rows");
@@ -77,45 +73,79 @@ pub fn build_graph(codes: BuildCodes, params: &GraphParams, backend: &dyn Backen
     work.assign_pairs += cut.pairs;
     watch.advance(n as u64)?;
 
-    let reservoirs = Reservoirs::new(n, params.reservoir);
-    watch.phase("graph", (cut.leaves.members.len() + cut.open.members()) as u64, "rows");
-    let join = |leaves: &Groups, work: &mut StageWork| -> Result<(), BuildError> {
-        let start = Instant::now();
-        let lists = backend.leaf_knn(&codes, leaves, params.leaf_k)?;
-        work.leaf_seconds += start.elapsed().as_secs_f64();
-        work.leaf_pairs += (0..leaves.len()).map(|l| leaves.range(l).len() as u64).map(|size| size * (size - 1)).sum::<u64>();
-        let start = Instant::now();
-        backend.merge(leaves, &lists, params.leaf_k, &reservoirs)?;
-        work.merge_seconds += start.elapsed().as_secs_f64();
-        Ok(())
-    };
-    join(&cut.leaves, &mut work)?;
-    watch.advance(cut.leaves.members.len() as u64)?;
-    let batches = cut.open.batches(BATCH_MEMBERS);
-    drop(cut);
-    for batch in batches {
-        let members = batch.members();
-        let mut leaves = Groups::new();
-        let start = Instant::now();
-        work.assign_pairs += partition::cut_to_leaves(backend, &codes, batch, 1, partition, &mut leaves)?;
-        work.assign_seconds += start.elapsed().as_secs_f64();
-        join(&leaves, &mut work)?;
-        watch.advance(members as u64)?;
+    let Cut { leaves, open, .. } = cut;
+    watch.phase("graph", leaves.total() + open.members(), "rows");
+    let rows = backend.load(&codes)?;
+    let mut join = Join { backend, rows: &rows, reservoirs: backend.reservoirs(n, params.reservoir)?, params, work };
+    let members = leaves.total();
+    join.leaves(leaves)?;
+    watch.advance(members)?;
+    // Batches still to do, the next one last. One that does not fit the device is done in halves.
+    let mut batches = open.batches(backend.batch_members());
+    batches.reverse();
+    while let Some(batch) = batches.pop() {
+        match join.clusters(&open, batch.clone()) {
+            Ok(members) => watch.advance(members)?,
+            Err(BackendError::OutOfMemory { .. }) if batch.len() > 1 => {
+                let half = batch.start + batch.len() / 2;
+                batches.extend([half..batch.end, batch.start..half]);
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
+    drop(open);
+    let Join { reservoirs, mut work, .. } = join;
 
     watch.phase("prune", n as u64, "rows");
     let start = Instant::now();
-    let mut graph = backend.prune(&codes, &reservoirs, &params.prune)?;
+    let mut graph = backend.prune(&rows, &reservoirs, &params.prune)?;
     work.prune_seconds += start.elapsed().as_secs_f64();
     watch.advance(n as u64)?;
+    drop(rows);
 
     watch.phase("reach", n as u64, "rows");
     let entry = fixup::entry_point(&codes, params.seed);
-    work.fixed_edges = fixup::link_unreachable(&codes, &reservoirs, entry, &mut graph);
+    work.fixed_edges = fixup::link_unreachable(&codes, |nodes| backend.candidates(&reservoirs, nodes), entry, &mut graph)?;
     let reached = graph.reach(entry, &mut vec![false; n]).len();
     if reached != n {
         return Err(BuildError::Unreachable { reached: reached as u64, n: n as u64, max_degree: params.prune.max_degree });
     }
     watch.advance(n as u64)?;
     Ok(BuiltGraph { codes, order, graph, entry, work })
+}
+
+/// Reservoirs that are being filled.
+struct Join<'a, 'r, B: Backend + 'r> {
+    backend: &'a B,
+    rows: &'a B::Rows<'r>,
+    reservoirs: B::Reservoirs,
+    params: &'a GraphParams,
+    work: StageWork,
+}
+
+impl<B: Backend> Join<'_, '_, B> {
+    /// All pairs of each leaf, offered to both ends.
+    fn leaves(&mut self, leaves: Groups<B::Ids>) -> Result<(), BackendError> {
+        let k = self.params.leaf_k;
+        let start = Instant::now();
+        let lists = self.backend.leaf_knn(self.rows, &leaves, k)?;
+        self.work.leaf_seconds += start.elapsed().as_secs_f64();
+        let start = Instant::now();
+        self.backend.merge(&leaves, &lists, k, &mut self.reservoirs)?;
+        self.work.merge_seconds += start.elapsed().as_secs_f64();
+        self.work.leaf_pairs += (0..leaves.len()).map(|l| leaves.size(l) * (leaves.size(l) - 1)).sum::<u64>();
+        Ok(())
+    }
+
+    /// A range of clusters cut down to leaves, and these joined; returns how many members the clusters had. May be repeated after it failed.
+    fn clusters(&mut self, open: &Clusters<B::Ids>, range: Range<usize>) -> Result<u64, BackendError> {
+        let (backend, rows, partition) = (self.backend, self.rows, &self.params.partition);
+        let start = Instant::now();
+        let (before, batch) = (self.work.leaf_seconds + self.work.merge_seconds, open.part(backend, range)?);
+        let members = batch.members();
+        self.work.assign_pairs += partition::cut_to_leaves(backend, rows, batch, 1, partition, &mut |leaves| self.leaves(leaves))?;
+        let joined = self.work.leaf_seconds + self.work.merge_seconds - before;
+        self.work.assign_seconds += start.elapsed().as_secs_f64() - joined;
+        Ok(members)
+    }
 }

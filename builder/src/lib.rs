@@ -327,12 +327,12 @@ impl Builder {
 
     /// All files but the manifest, which is returned.
     #[allow(clippy::too_many_arguments)]
-    fn make(
+    fn make<B: Backend>(
         &self,
         dataset: &Dataset,
         plan: &Plan,
         mut params: Vec<(String, String)>,
-        backend: &dyn Backend,
+        backend: &B,
         watch: &Watch<'_>,
         directory: &Path,
         report: &mut Report,
@@ -354,9 +354,11 @@ impl Builder {
             || -> Result<_, BuildError> {
                 let (codebook, training) = codebook::train(&codes, &codec, self.metric, plan.code_bytes, self.params.seed)?;
                 let mut pq = Vec::with_capacity(n * plan.code_bytes);
-                for part in identity.chunks(1 << 17) {
-                    pq.extend(backend.encode(&codes, &codec, &codebook, part)?);
-                    watch.advance(part.len() as u64)?;
+                let rows = backend.load(&codes)?;
+                for first in (0..n).step_by(ENCODE_AT_ONCE) {
+                    let range = first..n.min(first + ENCODE_AT_ONCE);
+                    watch.advance(range.len() as u64)?;
+                    pq.extend(backend.encode(&rows, &codec, &codebook, range)?);
                 }
                 Ok((codebook, training, pq))
             },
@@ -404,6 +406,9 @@ impl Builder {
     }
 }
 
+/// Rows that are encoded between two looks at the progress.
+const ENCODE_AT_ONCE: usize = 1 << 17;
+
 /// The input's hash as the manifest tells it.
 fn input_text(hash: u64) -> String {
     format!("{hash:016x}")
@@ -414,7 +419,7 @@ pub(crate) fn nav_params(n: u64) -> (u64, usize) {
     ((n / 100).max(n.min(256)), 32)
 }
 
-fn build_nav(codes: &BuildCodes, params: &GraphParams, backend: &dyn Backend, watch: &Watch<'_>) -> Result<Nav, BuildError> {
+fn build_nav<B: Backend>(codes: &BuildCodes, params: &GraphParams, backend: &B, watch: &Watch<'_>) -> Result<Nav, BuildError> {
     let (count, max_degree) = nav_params(codes.n() as u64);
     watch.phase("navigation", count, "rows");
     let ids = CounterRng::new(params.seed).part(0x7A51).sample(codes.n() as u64, count);

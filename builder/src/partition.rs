@@ -4,9 +4,10 @@
 //! The top level is cut once for all vectors; below it, batches of top clusters are cut down to leaves one after the other, so that
 //! memory follows the batch. Every random choice is keyed by the path to its cluster, never by order: any batch gives the same leaves.
 
-use crate::backend::{Backend, BackendError, BuildCodes, Groups, NO_LEADER};
+use crate::backend::{Backend, BackendError, BuildCodes, Groups, NO_LEADER, Run, Selection};
 use rayon::prelude::*;
 use roxanne_core::{huge, id::NodeId, random::CounterRng};
+use std::ops::Range;
 
 /// The shape of the partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,57 +37,68 @@ impl PartitionParams {
 }
 
 /// Clusters that are still to be cut, with the random function of each.
-pub struct Clusters {
-    groups: Groups,
+pub struct Clusters<I> {
+    groups: Groups<I>,
     rngs: Vec<CounterRng>,
 }
 
-impl Clusters {
-    fn new() -> Clusters {
-        Clusters { groups: Groups::new(), rngs: Vec::new() }
-    }
-
+impl<I> Clusters<I> {
     /// Members of all clusters, counted once for each.
-    pub fn members(&self) -> usize {
-        self.groups.members.len()
+    pub fn members(&self) -> u64 {
+        self.groups.total()
     }
 
-    /// The clusters in runs of about `members` members each.
-    pub fn batches(&self, members: usize) -> Vec<Clusters> {
-        let mut batches = Vec::new();
-        let mut batch = Clusters::new();
-        for c in 0..self.groups.len() {
-            batch.groups.push(self.groups.group(c));
-            batch.rngs.push(self.rngs[c]);
-            if batch.members() >= members {
-                batches.push(std::mem::replace(&mut batch, Clusters::new()));
+    /// Number of clusters.
+    pub fn len(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// True without clusters.
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// Ranges of clusters with about `members` members each.
+    pub fn batches(&self, members: u64) -> Vec<Range<usize>> {
+        let (mut batches, mut first) = (Vec::new(), 0);
+        for c in 0..self.len() {
+            if c + 1 == self.len() || self.groups.offsets[c + 1] - self.groups.offsets[first] >= members {
+                batches.push(first..c + 1);
+                first = c + 1;
             }
         }
-        if batch.members() > 0 {
-            batches.push(batch);
-        }
         batches
+    }
+
+    /// A range of the clusters by themselves.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub fn part<B: Backend<Ids = I>>(&self, backend: &B, range: Range<usize>) -> Result<Clusters<I>, BackendError> {
+        let mut selection = Selection::default();
+        range.clone().for_each(|c| selection.push(&[Run { start: self.groups.offsets[c], length: self.groups.size(c) }]));
+        Ok(Clusters { groups: backend.select(&self.groups, &selection)?, rngs: self.rngs[range].to_vec() })
     }
 }
 
 /// What cutting one level gave.
-pub struct Cut {
+pub struct Cut<I> {
     /// Clusters small enough.
-    pub leaves: Groups,
+    pub leaves: Groups<I>,
     /// Clusters to cut again.
-    pub open: Clusters,
+    pub open: Clusters<I>,
     /// Rows compared with leaders.
     pub pairs: u64,
 }
 
 /// The top level: all vectors cut once, and put in order by cell.
-pub struct TopLevel {
+pub struct TopLevel<I> {
     /// The rows in their new order.
     pub codes: BuildCodes,
     /// Which row of the input each new row is.
     pub order: Vec<NodeId>,
     /// Clusters of new rows.
-    pub cut: Cut,
+    pub cut: Cut<I>,
 }
 
 /// Cuts all of `codes` once and reorders them: a vector's cell is its nearest leader, and cells follow each other along a tour of near
@@ -94,40 +106,28 @@ pub struct TopLevel {
 ///
 /// # Errors
 /// What the backend says.
-pub fn top_level(backend: &dyn Backend, codes: BuildCodes, params: &PartitionParams, seed: u64) -> Result<TopLevel, BackendError> {
+pub fn top_level<B: Backend>(
+    backend: &B,
+    codes: BuildCodes,
+    params: &PartitionParams,
+    seed: u64,
+) -> Result<TopLevel<B::Ids>, BackendError> {
     let (n, fanout, rng) = (codes.n(), params.fanout_at(0), CounterRng::new(seed).part(0x9A27));
-    let mut all = Groups::new();
-    all.push(&(0..n as u32).collect::<Vec<_>>());
+    let all = Groups { offsets: vec![0, n as u64], members: backend.place((0..n as u32).collect())? };
     if n <= params.leaf_max {
         let order = (0..n as u32).map(NodeId).collect();
-        return Ok(TopLevel { codes, order, cut: Cut { leaves: all, open: Clusters::new(), pairs: 0 } });
+        let open = Clusters { groups: Groups { offsets: vec![0], members: backend.place(Vec::new())? }, rngs: Vec::new() };
+        return Ok(TopLevel { codes, order, cut: Cut { leaves: all, open, pairs: 0 } });
     }
-    let leaders = leaders_of(&all, &[rng], fanout, params);
-    let nearest = backend.assign(&codes, &all, &leaders, fanout)?;
-    let tour = tour_of(&codes, leaders.group(0));
-    // Cells in tour order, rows within a cell in input order.
-    let cell_of = |row: usize| tour[nearest[row * fanout] as usize];
-    let mut starts = vec![0usize; tour.len() + 1];
-    (0..n).for_each(|row| starts[cell_of(row) as usize + 1] += 1);
-    for cell in 0..tour.len() {
-        starts[cell + 1] += starts[cell];
-    }
-    let mut order = vec![NodeId(0); n];
-    for row in 0..n {
-        let place = &mut starts[cell_of(row) as usize];
-        order[*place] = NodeId(row as u32);
-        *place += 1;
-    }
+    let leaders = leaders_of(backend, &all, &[rng], fanout, params)?;
+    let rows = backend.load(&codes)?;
+    let choice = backend.assign(&rows, &all, &leaders, fanout)?;
+    drop(rows);
+    let tour = tour_of(&codes, &backend.fetch(&leaders.members)?);
+    let (order, choice) = backend.order_by_cell(&choice, fanout, &tour)?;
     let mut bytes: Vec<u8> = huge::zeroed(codes.bytes.len());
-    let mut chosen = vec![NO_LEADER; nearest.len()];
-    bytes.par_chunks_exact_mut(codes.stride).zip(chosen.par_chunks_exact_mut(fanout)).zip(&order).for_each(|((row, chosen), old)| {
-        row.copy_from_slice(codes.row(old.0));
-        let leaders = nearest[old.index() * fanout..][..fanout].iter();
-        chosen.iter_mut().zip(leaders).for_each(|(c, &leader)| *c = if leader == NO_LEADER { NO_LEADER } else { tour[leader as usize] });
-    });
-    let children = children_of(all.group(0), &chosen, fanout, tour.len());
-    let (leaves, open) = sort_out(&children, n, rng, params);
-    let cut = Cut { leaves, open, pairs: n as u64 * leaders.members.len() as u64 };
+    bytes.par_chunks_exact_mut(codes.stride).zip(&order).for_each(|(row, old)| row.copy_from_slice(codes.row(old.0)));
+    let cut = divide(backend, &all, &[rng], &leaders, &choice, fanout, params)?;
     Ok(TopLevel { codes: BuildCodes { bytes, ..codes }, order, cut })
 }
 
@@ -145,125 +145,142 @@ fn tour_of(codes: &BuildCodes, leaders: &[u32]) -> Vec<u32> {
 }
 
 /// The leaders of every cluster, chosen by its own random function.
-fn leaders_of(clusters: &Groups, rngs: &[CounterRng], fanout: usize, params: &PartitionParams) -> Groups {
-    let mut leaders = Groups::new();
-    for (c, rng) in rngs.iter().enumerate() {
-        let members = clusters.group(c);
-        // Twice the fanout at least: with fewer, most vectors would go to most leaders and nothing would be divided.
-        let count = (members.len() / params.leader_share).max(2 * fanout).min(params.leaders_max);
-        let chosen = rng.sample(members.len() as u64, count as u64);
-        leaders.push(&chosen.into_iter().map(|at| members[at as usize]).collect::<Vec<_>>());
-    }
-    leaders
+fn leaders_of<B: Backend>(
+    backend: &B,
+    clusters: &Groups<B::Ids>,
+    rngs: &[CounterRng],
+    fanout: usize,
+    params: &PartitionParams,
+) -> Result<Groups<B::Ids>, BackendError> {
+    let chosen: Vec<Vec<u64>> = (0..clusters.len())
+        .into_par_iter()
+        .map(|c| {
+            // Twice the fanout at least: with fewer, most vectors would go to most leaders and nothing would be divided.
+            let count = (clusters.size(c) / params.leader_share as u64).max(2 * fanout as u64).min(params.leaders_max as u64);
+            rngs[c].sample(clusters.size(c), count).into_iter().map(|at| clusters.offsets[c] + at).collect()
+        })
+        .collect();
+    let mut offsets = vec![0];
+    chosen.iter().for_each(|places| offsets.push(offsets[offsets.len() - 1] + places.len() as u64));
+    Ok(Groups { offsets, members: backend.pick(&clusters.members, &chosen.concat())? })
 }
 
 /// Cuts every cluster once.
-fn cut(
-    backend: &dyn Backend,
-    codes: &BuildCodes,
-    clusters: &Clusters,
+fn cut<B: Backend>(
+    backend: &B,
+    rows: &B::Rows<'_>,
+    clusters: &Clusters<B::Ids>,
     level: usize,
     params: &PartitionParams,
-) -> Result<Cut, BackendError> {
-    let (groups, fanout) = (&clusters.groups, params.fanout_at(level));
-    let leaders = leaders_of(groups, &clusters.rngs, fanout, params);
-    let nearest = backend.assign(codes, groups, &leaders, fanout)?;
-    let parts: Vec<(Groups, Clusters)> = (0..groups.len())
-        .into_par_iter()
-        .map(|c| {
-            let range = groups.range(c);
-            let nearest = &nearest[range.start * fanout..range.end * fanout];
-            let children = children_of(groups.group(c), nearest, fanout, leaders.group(c).len());
-            sort_out(&children, groups.group(c).len(), clusters.rngs[c], params)
-        })
-        .collect();
-    let pairs = (0..groups.len()).map(|c| groups.range(c).len() as u64 * leaders.range(c).len() as u64).sum();
-    let mut cut = Cut { leaves: Groups::new(), open: Clusters::new(), pairs };
-    for (leaves, open) in parts {
-        (0..leaves.len()).for_each(|l| cut.leaves.push(leaves.group(l)));
-        (0..open.groups.len()).for_each(|o| cut.open.groups.push(open.groups.group(o)));
-        cut.open.rngs.extend(open.rngs);
-    }
-    Ok(cut)
+) -> Result<Cut<B::Ids>, BackendError> {
+    let fanout = params.fanout_at(level);
+    let leaders = leaders_of(backend, &clusters.groups, &clusters.rngs, fanout, params)?;
+    let choice = backend.assign(rows, &clusters.groups, &leaders, fanout)?;
+    divide(backend, &clusters.groups, &clusters.rngs, &leaders, &choice, fanout, params)
 }
 
-/// One cluster all the way down to leaves: appends to `leaves`, returns the pairs compared.
+/// Sends every member to the leaders of its choice, and sorts the outcome into leaves and clusters to cut again.
+fn divide<B: Backend>(
+    backend: &B,
+    clusters: &Groups<B::Ids>,
+    rngs: &[CounterRng],
+    leaders: &Groups<B::Ids>,
+    choice: &B::Ids,
+    fanout: usize,
+    params: &PartitionParams,
+) -> Result<Cut<B::Ids>, BackendError> {
+    let children = backend.children(clusters, &leaders.offsets, choice, fanout)?;
+    let plans: Vec<Division> = (0..clusters.len())
+        .into_par_iter()
+        .map(|c| sort_out(&children.offsets[leaders.offsets[c] as usize..=leaders.offsets[c + 1] as usize], clusters.size(c), rngs[c], params))
+        .collect();
+    let mut whole = Division::default();
+    for plan in plans {
+        whole.leaves.extend(&plan.leaves);
+        whole.open.extend(&plan.open);
+        whole.rngs.extend(plan.rngs);
+    }
+    Ok(Cut {
+        leaves: backend.select(&children, &whole.leaves)?,
+        open: Clusters { groups: backend.select(&children, &whole.open)?, rngs: whole.rngs },
+        pairs: (0..clusters.len()).map(|c| clusters.size(c) * leaders.size(c)).sum(),
+    })
+}
+
+/// Clusters all the way down to leaves, which are handed to `each`, level by level; returns the pairs compared.
 ///
 /// # Errors
-/// What the backend says.
-pub fn cut_to_leaves(
-    backend: &dyn Backend,
-    codes: &BuildCodes,
-    clusters: Clusters,
+/// What the backend and `each` say.
+pub fn cut_to_leaves<B: Backend>(
+    backend: &B,
+    rows: &B::Rows<'_>,
+    clusters: Clusters<B::Ids>,
     first_level: usize,
     params: &PartitionParams,
-    leaves: &mut Groups,
+    each: &mut dyn FnMut(Groups<B::Ids>) -> Result<(), BackendError>,
 ) -> Result<u64, BackendError> {
     let (mut open, mut level, mut pairs) = (clusters, first_level, 0);
-    while !open.groups.is_empty() {
-        let cut = cut(backend, codes, &open, level, params)?;
-        (0..cut.leaves.len()).for_each(|l| leaves.push(cut.leaves.group(l)));
+    while !open.is_empty() {
+        let cut = cut(backend, rows, &open, level, params)?;
         pairs += cut.pairs;
         open = cut.open;
+        if !cut.leaves.is_empty() {
+            each(cut.leaves)?;
+        }
         level += 1;
     }
     Ok(pairs)
 }
 
-/// Counting sort of members by leader; order within a child stays that of the ids.
-fn children_of(members: &[u32], nearest: &[u32], fanout: usize, leader_count: usize) -> Groups {
-    let mut children = Groups { offsets: vec![0; leader_count + 1], members: Vec::new() };
-    let chosen = || nearest.iter().filter(|&&leader| leader != NO_LEADER);
-    chosen().for_each(|&leader| children.offsets[leader as usize + 1] += 1);
-    for leader in 0..leader_count {
-        children.offsets[leader + 1] += children.offsets[leader];
-    }
-    let mut next = children.offsets.clone();
-    children.members = vec![0; children.offsets[leader_count] as usize];
-    for (&member, leaders) in members.iter().zip(nearest.chunks_exact(fanout)) {
-        for &leader in leaders.iter().filter(|&&l| l != NO_LEADER) {
-            children.members[next[leader as usize] as usize] = member;
-            next[leader as usize] += 1;
-        }
-    }
-    children
+/// What becomes of the children of a cluster.
+#[derive(Default)]
+struct Division {
+    leaves: Selection,
+    open: Selection,
+    /// One for each open cluster.
+    rngs: Vec<CounterRng>,
 }
 
-/// Divides children into leaves and clusters to cut again.
-fn sort_out(children: &Groups, parent_size: usize, rng: CounterRng, params: &PartitionParams) -> (Groups, Clusters) {
-    let (mut leaves, mut open) = (Groups::new(), Clusters::new());
-    let mut joined: Vec<u32> = Vec::new();
-    for c in 0..children.len() {
-        let child = children.group(c);
-        if child.is_empty() {
-        } else if child.len() > params.leaf_max {
-            if child.len() * 10 > parent_size * 9 {
+/// Divides children, of which it sees the sizes alone (`offsets` [children + 1]), into leaves and clusters to cut again.
+fn sort_out(offsets: &[u64], parent_size: u64, rng: CounterRng, params: &PartitionParams) -> Division {
+    let (leaf_max, leaf_min) = (params.leaf_max as u64, params.leaf_min as u64);
+    let mut division = Division::default();
+    // Small children are joined. Siblings share members, so what they have in sum is the most that their union can have.
+    let (mut joined, mut sum): (Vec<Run>, u64) = (Vec::new(), 0);
+    for (c, ends) in offsets.windows(2).enumerate() {
+        let child = Run { start: ends[0], length: ends[1] - ends[0] };
+        if child.length == 0 {
+        } else if child.length > leaf_max {
+            if child.length * 10 > parent_size * 9 {
                 // Leaders do not divide it: its vectors are (nearly) all equal, so any cut is as good as another.
-                child.chunks(params.leaf_max).for_each(|run| leaves.push(run));
+                for start in (0..child.length).step_by(params.leaf_max) {
+                    division.leaves.push(&[Run { start: child.start + start, length: leaf_max.min(child.length - start) }]);
+                }
             } else {
-                open.groups.push(child);
-                open.rngs.push(rng.part(c as u64 + 1));
+                division.open.push(&[child]);
+                division.rngs.push(rng.part(c as u64 + 1));
             }
-        } else if child.len() >= params.leaf_min && joined.is_empty() {
-            leaves.push(child);
+        } else if child.length >= leaf_min && joined.is_empty() {
+            division.leaves.push(&[child]);
         } else {
-            if joined.len() + child.len() > params.leaf_max {
-                leaves.push(&joined);
+            if sum + child.length > leaf_max {
+                division.leaves.push(&joined);
                 joined.clear();
+                sum = 0;
             }
-            joined.extend_from_slice(child);
-            joined.sort_unstable();
-            joined.dedup();
-            if joined.len() >= params.leaf_min {
-                leaves.push(&joined);
+            joined.push(child);
+            sum += child.length;
+            if sum >= leaf_min {
+                division.leaves.push(&joined);
                 joined.clear();
+                sum = 0;
             }
         }
     }
     if !joined.is_empty() {
-        leaves.push(&joined);
+        division.leaves.push(&joined);
     }
-    (leaves, open)
+    division
 }
 
 #[cfg(test)]
@@ -278,8 +295,12 @@ mod tests {
         let mut leaves = Groups::new();
         let top = top_level(&cpu, codes.clone(), &params, seed).unwrap();
         assert!(top.order.iter().enumerate().all(|(new, old)| top.codes.row(new as u32) == codes.row(old.0)));
-        (0..top.cut.leaves.len()).for_each(|l| leaves.push(top.cut.leaves.group(l)));
-        cut_to_leaves(&cpu, &top.codes, top.cut.open, 1, &params, &mut leaves).unwrap();
+        let mut collect = |some: Groups| -> Result<(), BackendError> {
+            (0..some.len()).for_each(|l| leaves.push(some.group(l)));
+            Ok(())
+        };
+        collect(top.cut.leaves).unwrap();
+        cut_to_leaves(&cpu, &&top.codes, top.cut.open, 1, &params, &mut collect).unwrap();
         leaves
     }
 

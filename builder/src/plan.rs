@@ -1,7 +1,7 @@
 //! The bill before the work: bytes of memory and disk, from the same structures that the build will allocate.
 
 use crate::{
-    BuildError, BuildParams, codebook::auto_pq_bytes, graph_build::BATCH_MEMBERS, input::CODEC_SAMPLE, nav_params, reservoir::Reservoirs,
+    BuildError, BuildParams, codebook::auto_pq_bytes, backend::cpu::BATCH_MEMBERS, input::CODEC_SAMPLE, nav_params, reservoir::Reservoirs,
 };
 use roxanne_core::{
     budget::Budget,
@@ -70,7 +70,7 @@ pub fn plan(dataset: &Dataset, metric: Metric, params: &BuildParams, key_bytes: 
     let graph = n * (4 * params.max_degree as u64 + 2);
     // Every vector in ten clusters, as ids; a batch of them cut three times more, with a list of neighbors a row.
     let clusters = n * 10 * 4;
-    let batch = 3 * (BATCH_MEMBERS as u64).min(n * 10) * (8 * params.leaf_k as u64 + 8);
+    let batch = 3 * BATCH_MEMBERS.min(n * 10) * (8 * params.leaf_k as u64 + 8);
     let phases = [
         CODEC_SAMPLE.min(n) * 8 * codec.build_dim() as u64,
         2 * codes + 4 * clusters + 4 * n,

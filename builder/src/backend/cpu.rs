@@ -1,6 +1,6 @@
 //! The CPU backend: the specification of every stage, and a fast builder. Threads are the caller's rayon pool.
 
-use super::{Backend, BackendError, BuildCodes, Groups, NO_LEADER};
+use super::{Backend, BackendError, BuildCodes, Groups, NO_LEADER, Selection, moves};
 use crate::reservoir::Reservoirs;
 use rayon::prelude::*;
 use roxanne_core::{
@@ -12,6 +12,10 @@ use roxanne_core::{
     simd::SimdLevel,
     tile::{NO_ENTRY, Rows, Tile, TopLists, entry, entry_distance, entry_row, prefetch},
 };
+use std::ops::Range;
+
+/// Members of clusters that are cut to leaves, compared and merged at once: what they take between these stages stays in the caches' reach.
+pub const BATCH_MEMBERS: u64 = 100_000;
 
 /// Rows that one task of `assign` takes: enough to reuse the leaders in L2, few enough to share out. A multiple of the tile's 12 rows.
 const ASSIGN_ROWS: usize = 960;
@@ -44,22 +48,39 @@ impl Cpu {
     }
 }
 
+/// Cuts `out` into the parts [range x width] of each group.
+fn parts<'a, T>(groups: &Groups, width: usize, mut out: &'a mut [T]) -> Vec<(usize, &'a mut [T])> {
+    (0..groups.len())
+        .map(|group| {
+            let (part, rest) = std::mem::take(&mut out).split_at_mut(groups.range(group).len() * width);
+            out = rest;
+            (group, part)
+        })
+        .collect()
+}
+
 impl Backend for Cpu {
+    type Rows<'a> = &'a BuildCodes;
+    type Ids = Vec<u32>;
+    type Lists = Vec<u64>;
+    type Reservoirs = Reservoirs;
+
     fn name(&self) -> String {
         format!("cpu ({}, {} threads)", self.level, rayon::current_num_threads())
     }
 
-    fn assign(&self, codes: &BuildCodes, clusters: &Groups, leaders: &Groups, fanout: usize) -> Result<Vec<u32>, BackendError> {
+    fn batch_members(&self) -> u64 {
+        BATCH_MEMBERS
+    }
+
+    fn load<'a>(&'a self, codes: &'a BuildCodes) -> Result<&'a BuildCodes, BackendError> {
+        Ok(codes)
+    }
+
+    fn assign(&self, codes: &&BuildCodes, clusters: &Groups, leaders: &Groups, fanout: usize) -> Result<Vec<u32>, BackendError> {
         let tile = self.tile(codes);
         let mut nearest = vec![NO_LEADER; clusters.members.len() * fanout];
-        let mut tasks = Vec::with_capacity(clusters.len());
-        let mut rest = nearest.as_mut_slice();
-        for cluster in 0..clusters.len() {
-            let (out, tail) = rest.split_at_mut(clusters.range(cluster).len() * fanout);
-            tasks.push((cluster, out));
-            rest = tail;
-        }
-        tasks.into_par_iter().for_each_init(Rows::default, |columns, (cluster, out)| {
+        parts(clusters, fanout, &mut nearest).into_par_iter().for_each_init(Rows::default, |columns, (cluster, out)| {
             tile.load(leaders.group(cluster).iter().map(|&id| codes.row(id)), columns);
             let columns = &*columns;
             let chunks = clusters.group(cluster).par_chunks(ASSIGN_ROWS).zip(out.par_chunks_mut(ASSIGN_ROWS * fanout));
@@ -78,17 +99,10 @@ impl Backend for Cpu {
         Ok(nearest)
     }
 
-    fn leaf_knn(&self, codes: &BuildCodes, leaves: &Groups, k: usize) -> Result<Vec<u64>, BackendError> {
+    fn leaf_knn(&self, codes: &&BuildCodes, leaves: &Groups, k: usize) -> Result<Vec<u64>, BackendError> {
         let tile = self.tile(codes);
         let mut lists = vec![NO_ENTRY; leaves.members.len() * k];
-        let mut tasks = Vec::with_capacity(leaves.len());
-        let mut rest = lists.as_mut_slice();
-        for leaf in 0..leaves.len() {
-            let (out, tail) = rest.split_at_mut(leaves.range(leaf).len() * k);
-            tasks.push((leaf, out));
-            rest = tail;
-        }
-        tasks.into_par_iter().with_min_len(8).for_each_init(
+        parts(leaves, k, &mut lists).into_par_iter().with_min_len(8).for_each_init(
             || (Rows::default(), TopLists::default()),
             |(rows, found), (leaf, out)| {
                 tile.load(leaves.group(leaf).iter().map(|&id| codes.row(id)), rows);
@@ -104,7 +118,12 @@ impl Backend for Cpu {
         Ok(lists)
     }
 
-    fn merge(&self, leaves: &Groups, lists: &[u64], k: usize, reservoirs: &Reservoirs) -> Result<(), BackendError> {
+    fn reservoirs(&self, n: usize, width: usize) -> Result<Reservoirs, BackendError> {
+        Ok(Reservoirs::new(n, width))
+    }
+
+    fn merge(&self, leaves: &Groups, lists: &Vec<u64>, k: usize, reservoirs: &mut Reservoirs) -> Result<(), BackendError> {
+        let reservoirs = &*reservoirs;
         (0..leaves.len()).into_par_iter().with_min_len(8).for_each_init(
             || (Vec::new(), Vec::new(), Vec::new()),
             |(nearest, offsets, others), leaf| {
@@ -128,7 +147,16 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn prune(&self, codes: &BuildCodes, reservoirs: &Reservoirs, params: &PruneParams) -> Result<Graph, BackendError> {
+    fn candidates(&self, reservoirs: &Reservoirs, nodes: &[u32]) -> Result<Vec<Vec<u64>>, BackendError> {
+        let sorted = |&node: &u32| {
+            let mut out = Vec::new();
+            reservoirs.sorted(node as usize, &mut out);
+            out
+        };
+        Ok(nodes.par_iter().map(sorted).collect())
+    }
+
+    fn prune(&self, codes: &&BuildCodes, reservoirs: &Reservoirs, params: &PruneParams) -> Result<Graph, BackendError> {
         let tile = self.tile(codes);
         let mut graph = Graph::new(reservoirs.n(), params.max_degree);
         graph.chunks_mut(PRUNE_ROWS).into_par_iter().enumerate().for_each_init(
@@ -151,17 +179,52 @@ impl Backend for Cpu {
         Ok(graph)
     }
 
-    fn encode(&self, codes: &BuildCodes, codec: &BuildCodec, codebook: &Codebook, order: &[NodeId]) -> Result<Vec<u8>, BackendError> {
+    fn encode(
+        &self,
+        codes: &&BuildCodes,
+        codec: &BuildCodec,
+        codebook: &Codebook,
+        range: Range<usize>,
+    ) -> Result<Vec<u8>, BackendError> {
         let width = codebook.subspaces();
-        let mut out = vec![0; order.len() * width];
-        out.par_chunks_mut(ENCODE_ROWS * width).zip(order.par_chunks(ENCODE_ROWS)).for_each(|(out, ids)| {
-            let (mut rows, mut scratch) = (Vec::with_capacity(ids.len() * codec.pq_dim()), Vec::new());
-            for id in ids {
-                rows.extend_from_slice(codec.pq_row(codes.row(id.0), &mut scratch));
+        let mut out = vec![0; range.len() * width];
+        out.par_chunks_mut(ENCODE_ROWS * width).enumerate().for_each(|(chunk, out)| {
+            let first = range.start + chunk * ENCODE_ROWS;
+            let (mut rows, mut scratch) = (Vec::with_capacity(ENCODE_ROWS * codec.pq_dim()), Vec::new());
+            for row in first..first + out.len() / width {
+                rows.extend_from_slice(codec.pq_row(codes.row(row as u32), &mut scratch));
             }
             codebook.encode_rows(&rows, codec.pq_dim(), out);
         });
         Ok(out)
+    }
+
+    fn place(&self, ids: Vec<u32>) -> Result<Vec<u32>, BackendError> {
+        Ok(ids)
+    }
+
+    fn fetch(&self, ids: &Vec<u32>) -> Result<Vec<u32>, BackendError> {
+        Ok(ids.clone())
+    }
+
+    fn fetch_lists(&self, lists: &Vec<u64>) -> Result<Vec<u64>, BackendError> {
+        Ok(lists.clone())
+    }
+
+    fn pick(&self, ids: &Vec<u32>, places: &[u64]) -> Result<Vec<u32>, BackendError> {
+        Ok(places.iter().map(|&place| ids[place as usize]).collect())
+    }
+
+    fn order_by_cell(&self, choice: &Vec<u32>, fanout: usize, tour: &[u32]) -> Result<(Vec<NodeId>, Vec<u32>), BackendError> {
+        Ok(moves::order_by_cell(choice, fanout, tour))
+    }
+
+    fn children(&self, clusters: &Groups, leader_offsets: &[u64], choice: &Vec<u32>, fanout: usize) -> Result<Groups, BackendError> {
+        Ok(moves::children(clusters, leader_offsets, choice, fanout))
+    }
+
+    fn select(&self, from: &Groups, selection: &Selection) -> Result<Groups, BackendError> {
+        Ok(moves::select(from, selection))
     }
 }
 
@@ -298,11 +361,11 @@ mod tests {
                 let cpu = Cpu::at_level(level);
                 let leaves = one_group(n);
                 let k = 16;
-                let lists = cpu.leaf_knn(&codes, &leaves, k).unwrap();
-                let reservoirs = Reservoirs::new(n, 40);
-                cpu.merge(&leaves, &lists, k, &reservoirs).unwrap();
+                let lists = cpu.leaf_knn(&&codes, &leaves, k).unwrap();
+                let mut reservoirs = Reservoirs::new(n, 40);
+                cpu.merge(&leaves, &lists, k, &mut reservoirs).unwrap();
                 let params = PruneParams { max_degree: 9, alpha: Alpha::from_f64(alpha).unwrap() };
-                let graph = cpu.prune(&codes, &reservoirs, &params).unwrap();
+                let graph = cpu.prune(&&codes, &reservoirs, &params).unwrap();
                 let mut sorted = Vec::new();
                 for row in 0..n {
                     reservoirs.sorted(row, &mut sorted);
@@ -327,7 +390,7 @@ mod tests {
             leaders.push(&chosen);
         }
         for level in SimdLevel::available() {
-            let nearest = Cpu::at_level(level).assign(&codes, &clusters, &leaders, 2).unwrap();
+            let nearest = Cpu::at_level(level).assign(&&codes, &clusters, &leaders, 2).unwrap();
             for cluster in 0..2 {
                 for place in clusters.range(cluster) {
                     let row = codes.row(clusters.members[place]);
