@@ -5,6 +5,7 @@
 #                DATA=file [QUERIES=file] [METRIC=l2|cos|dot|l1|hamming] for your own
 #   make test    everything a change must pass
 #   make bench   the micro benches [BENCH=name]
+#   make kernels compile the CUDA kernels into kernels/built
 #   make setup   install what `make test` needs and the machine lacks
 #   make fmt     format all code
 #   make clean   remove build outputs and .demo
@@ -15,11 +16,16 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench setup rust fmt clean
+.PHONY: help demo test bench kernels check-kernels nvrtc setup rust fmt clean
 .NOTPARALLEL:
 
 CARGO_TARGET_DIR ?= $(HOME)/.cache/roxanne-target
 export CARGO_TARGET_DIR
+
+# The kernels' compiler, installed once beside the build outputs. Its wheel is for x86-64 Linux with glibc; elsewhere `make test` holds the
+# committed images against their hashes, and kernels cannot be built.
+COMPILER := $(dir $(abspath $(CARGO_TARGET_DIR)))roxanne-python
+HAS_WHEEL := $(shell test "$$(uname -sm)" = 'Linux x86_64' && getconf GNU_LIBC_VERSION 2>/dev/null)
 
 # The versions that are installed where there is none; any other that is there serves as well.
 NEXTEST_VERSION := 0.9.143
@@ -38,7 +44,7 @@ demo: rust
 	@ROXANNE="$$CARGO_TARGET_DIR/debug/roxanne" scripts/demo.sh
 
 # nextest comes last: its closing line is the verdict.
-test: setup
+test: setup check-kernels
 	$(call step,format)
 	@cargo fmt --all --check
 	$(call step,clippy)
@@ -57,7 +63,32 @@ bench: rust
 	$(call step,bench)
 	@cargo bench --locked --profile dev --package roxanne-bench -- $(BENCH)
 
+kernels: nvrtc
+	$(call step,kernels)
+	@'$(COMPILER)/bin/python' kernels/compile.py build
+
+# Compiles again and compares with what is committed; remembers what it found good until a source changes.
+check-kernels: $(if $(HAS_WHEEL),nvrtc)
+	$(call step,kernels)
+	@mkdir -p "$$CARGO_TARGET_DIR"
+ifneq ($(HAS_WHEEL),)
+	@'$(COMPILER)/bin/python' kernels/compile.py check --passed "$$CARGO_TARGET_DIR/kernels-passed"
+else
+	@python3 kernels/compile.py check --without-compiler
+endif
+
+nvrtc:
+	@test -n '$(HAS_WHEEL)' || { echo 'kernels are built on x86-64 Linux with glibc: the NVRTC wheel of kernels/requirements.txt is for that alone' >&2; exit 1; }
+	@cmp -s kernels/requirements.txt '$(COMPILER)/requirements.txt' || { \
+	    python3 -c 'import ensurepip, venv' 2>/dev/null || { apt-get update && apt-get install --yes --no-install-recommends python3-venv; }; \
+	    python3 -m venv --clear '$(COMPILER)'; \
+	    '$(COMPILER)/bin/pip' install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement kernels/requirements.txt; \
+	    cp kernels/requirements.txt '$(COMPILER)/requirements.txt'; }
+
+# What the tests of the GPU backends run on where there is no GPU: a C++ compiler, and a Vulkan driver that computes on the CPU.
 setup: rust
+	@command -v c++ >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends g++; }
+	@ls /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json 2>/dev/null | grep --quiet . || { apt-get update && apt-get install --yes --no-install-recommends mesa-vulkan-drivers libvulkan1; }
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
 	@cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest --version $(NEXTEST_VERSION)
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny --version $(DENY_VERSION)

@@ -5,7 +5,11 @@
 //! types, and the pipeline sees their sizes alone, so that a device keeps all of them in its memory from the first stage to the last.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod moves;
+#[cfg(feature = "wgpu")]
+pub mod wgpu;
 
 use roxanne_core::{
     build_codes::BuildCodec,
@@ -211,6 +215,14 @@ pub trait Backend: Sync {
 
     /// Members of clusters that are best cut to leaves, compared and merged at once. It changes no result.
     fn batch_members(&self) -> u64;
+
+    /// Waits for what was begun, so that a clock tells the truth.
+    ///
+    /// # Errors
+    /// See `load`.
+    fn wait(&self) -> Result<(), BackendError> {
+        Ok(())
+    }
 
     /// Brings the rows to where stages read them.
     ///

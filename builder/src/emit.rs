@@ -49,12 +49,12 @@ pub struct GraphFile<'a> {
 }
 
 impl GraphFile<'_> {
-    /// Writes graph.rx into `directory`.
+    /// Writes graph.rx into `directory`; without one, makes every page and keeps none.
     ///
     /// # Errors
     /// What the disk or the dataset says; a stop.
-    pub fn write(&self, directory: &Path, generation: u64, watch: &Watch<'_>) -> Result<FileEntry, BuildError> {
-        let path = directory.join(format::GRAPH_FILE);
+    pub fn write(&self, directory: Option<&Path>, generation: u64, watch: &Watch<'_>) -> Result<FileEntry, BuildError> {
+        let path = directory.unwrap_or(Path::new("")).join(format::GRAPH_FILE);
         let io = |error| FormatError::Io { path: path.clone(), error };
         let (n, layout) = (self.order.len() as u64, &self.layout);
         let file_id = format::file_id(generation, format::GRAPH_FILE);
@@ -74,8 +74,10 @@ impl GraphFile<'_> {
             entry: u64::from(self.new_of[self.entry.index()].0),
         };
         watch.phase("pages", page_count, "pages");
-        let mut file = File::create_new(&path).map_err(io)?;
-        file.write_all(&superblock.to_head()).map_err(io)?;
+        let mut file = directory.map(|_| File::create_new(&path)).transpose().map_err(io)?;
+        if let Some(file) = &mut file {
+            file.write_all(&superblock.to_head()).map_err(io)?;
+        }
         let mut batch = vec![0u8; BATCH_PAGES * layout.page_bytes];
         let mut first = 0;
         while first < page_count {
@@ -85,11 +87,15 @@ impl GraphFile<'_> {
                 || (Vec::new(), Vec::new()),
                 |(row, neighbors), (at, page)| self.fill(first + at as u64, file_id, page, row, neighbors),
             )?;
-            file.write_all(pages).map_err(io)?;
+            if let Some(file) = &mut file {
+                file.write_all(pages).map_err(io)?;
+            }
             first += count as u64;
             watch.advance(count as u64)?;
         }
-        file.sync_all().map_err(io)?;
+        if let Some(file) = &file {
+            file.sync_all().map_err(io)?;
+        }
         Ok(FileEntry {
             name: format::GRAPH_FILE.to_string(),
             bytes: FIRST_PAGE_OFFSET + page_count * layout.page_bytes as u64,
@@ -118,17 +124,18 @@ impl GraphFile<'_> {
     }
 }
 
-/// Writes one blob file of `directory`.
+/// Writes one blob file of `directory`; without one, makes every page and keeps none.
 ///
 /// # Errors
 /// What the disk says.
 pub fn write_blob(
-    directory: &Path,
+    directory: Option<&Path>,
     generation: u64,
     name: &str,
     fill: impl FnOnce(&mut BlobWriter) -> Result<(), FormatError>,
 ) -> Result<FileEntry, BuildError> {
-    let mut writer = BlobWriter::create(&directory.join(name), format::file_id(generation, name))?;
+    let file_id = format::file_id(generation, name);
+    let mut writer = directory.map_or_else(|| Ok(BlobWriter::null(file_id)), |directory| BlobWriter::create(&directory.join(name), file_id))?;
     fill(&mut writer)?;
     let payload_bytes = writer.finish()?;
     Ok(FileEntry { name: name.to_string(), bytes: format::blob::file_bytes(payload_bytes), payload_bytes })

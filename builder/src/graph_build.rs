@@ -129,9 +129,11 @@ impl<B: Backend> Join<'_, '_, B> {
         let k = self.params.leaf_k;
         let start = Instant::now();
         let lists = self.backend.leaf_knn(self.rows, &leaves, k)?;
+        self.backend.wait()?;
         self.work.leaf_seconds += start.elapsed().as_secs_f64();
         let start = Instant::now();
         self.backend.merge(&leaves, &lists, k, &mut self.reservoirs)?;
+        self.backend.wait()?;
         self.work.merge_seconds += start.elapsed().as_secs_f64();
         self.work.leaf_pairs += (0..leaves.len()).map(|l| leaves.size(l) * (leaves.size(l) - 1)).sum::<u64>();
         Ok(())

@@ -13,6 +13,7 @@
 
 pub mod backend;
 pub mod codebook;
+pub mod device;
 pub mod emit;
 mod error;
 pub mod fixup;
@@ -26,12 +27,13 @@ pub mod reservoir;
 pub mod shuffle;
 pub mod vamana;
 
+pub use device::Device;
 pub use error::BuildError;
 pub use plan::Plan;
 pub use progress::{Observer, Phase};
 pub use roxanne_core::Budget;
 
-use backend::{Backend, BuildCodes, cpu::Cpu};
+use backend::{Backend, BackendError, BuildCodes, cpu::Cpu};
 use graph_build::{BuiltGraph, GraphParams, StageWork, build_graph};
 use output::Output;
 use partition::PartitionParams;
@@ -143,6 +145,45 @@ pub struct Report {
     pub backend: String,
 }
 
+impl Report {
+    /// Before any work.
+    fn of(plan: &Plan) -> Report {
+        Report {
+            n: plan.n,
+            dim: plan.dim,
+            seconds: 0.0,
+            phases: Vec::new(),
+            work: StageWork::default(),
+            peak_rss_bytes: 0,
+            index_bytes: 0,
+            code_bytes: plan.code_bytes,
+            rotated: false,
+            pq_quality: None,
+            already_complete: false,
+            backend: String::new(),
+        }
+    }
+
+    /// After all of it.
+    fn finished(mut self, phases: Vec<Phase>, generation: &Manifest, start: Instant) -> Report {
+        self.phases = phases;
+        self.index_bytes = generation.total_bytes();
+        self.seconds = start.elapsed().as_secs_f64();
+        self.peak_rss_bytes = peak_rss_bytes();
+        self
+    }
+}
+
+/// What there is to do, whatever computes it.
+struct Job<'a> {
+    dataset: &'a Dataset,
+    plan: &'a Plan,
+    params: Vec<(String, String)>,
+    watch: &'a Watch<'a>,
+    /// `None` keeps nothing.
+    directory: Option<&'a Path>,
+}
+
 /// A build, described step by step and then run.
 pub struct Builder {
     metric: Metric,
@@ -150,6 +191,7 @@ pub struct Builder {
     budget: Budget,
     threads: usize,
     level: SimdLevel,
+    device: Device,
     observer: Arc<dyn Observer>,
     stop: Arc<AtomicBool>,
     keys: Option<KeyList>,
@@ -165,6 +207,7 @@ impl Builder {
             budget: Budget::default(),
             threads: 0,
             level: SimdLevel::detected(),
+            device: Device::default(),
             observer: Arc::new(Silent),
             stop: Arc::default(),
             keys: None,
@@ -190,6 +233,11 @@ impl Builder {
     /// SIMD level of the kernels, one that this processor has; all give the same index.
     pub fn simd(self, level: SimdLevel) -> Builder {
         Builder { level, ..self }
+    }
+
+    /// Where to compute; all devices give the same index.
+    pub fn device(self, device: Device) -> Builder {
+        Builder { device, ..self }
     }
 
     /// Hears of progress.
@@ -255,34 +303,40 @@ impl Builder {
     ///
     /// # Errors
     /// Bad input, a budget too small, a full disk, `out` there already with other content; in all of them `out` is as it was before.
-    pub fn build(mut self, out: impl AsRef<Path>) -> Result<Report, BuildError> {
+    pub fn build(self, out: impl AsRef<Path>) -> Result<Report, BuildError> {
+        let out = out.as_ref();
+        self.planned(|builder, plan, start| builder.run(out, plan, start))
+    }
+
+    /// Does all the work of a build, every page included, and writes nothing: how long would it take, and what would it need?
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn rehearse(self) -> Result<Report, BuildError> {
+        self.planned(|builder, plan, start| {
+            let dataset = builder.dataset.as_ref().ok_or(BuildError::NoInput)?;
+            let watch = Watch::new(builder.observer.as_ref(), &builder.stop);
+            let job = Job { dataset, plan, params: builder.manifest_params(plan)?, watch: &watch, directory: None };
+            let mut report = Report::of(plan);
+            let manifest = builder.compute(&job, &mut report)?;
+            Ok(report.finished(watch.finish(), &manifest, start))
+        })
+    }
+
+    /// Plans, checks, and works on the threads that were asked for.
+    fn planned(mut self, work: impl FnOnce(&Builder, &Plan, Instant) -> Result<Report, BuildError> + Send) -> Result<Report, BuildError> {
         let start = Instant::now();
         let plan = self.plan()?;
         plan.check(&self.budget)?;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build().map_err(|e| BuildError::Threads(e.to_string()))?;
-        let out = out.as_ref();
-        pool.install(|| self.run(out, &plan, start))
+        pool.install(|| work(&self, &plan, start))
     }
 
     fn run(&self, out: &Path, plan: &Plan, start: Instant) -> Result<Report, BuildError> {
         let dataset = self.dataset.as_ref().ok_or(BuildError::NoInput)?;
         let watch = Watch::new(self.observer.as_ref(), &self.stop);
-        let backend = Cpu::at_level(self.level);
         let params = self.manifest_params(plan)?;
-        let mut report = Report {
-            n: plan.n,
-            dim: plan.dim,
-            seconds: 0.0,
-            phases: Vec::new(),
-            work: StageWork::default(),
-            peak_rss_bytes: 0,
-            index_bytes: 0,
-            code_bytes: plan.code_bytes,
-            rotated: false,
-            pq_quality: None,
-            already_complete: false,
-            backend: backend.name(),
-        };
+        let mut report = Report::of(plan);
         let (output, generation) = match Output::begin(out, &params, &|| Ok(input_text(input::hash_all(dataset)?)))? {
             Output::Complete(manifest) => {
                 report.already_complete = true;
@@ -290,7 +344,8 @@ impl Builder {
                 (None, *manifest)
             }
             Output::Begun(partial) => {
-                let manifest = self.make(dataset, plan, params, &backend, &watch, partial.directory(), &mut report)?;
+                let job = Job { dataset, plan, params, watch: &watch, directory: Some(partial.directory()) };
+                let manifest = self.compute(&job, &mut report)?;
                 watch.phase("commit", 1, "index");
                 manifest.write(partial.directory())?;
                 (Some(partial), manifest)
@@ -299,11 +354,7 @@ impl Builder {
         if let Some(partial) = output {
             partial.commit()?;
         }
-        report.phases = watch.finish();
-        report.index_bytes = generation.total_bytes();
-        report.seconds = start.elapsed().as_secs_f64();
-        report.peak_rss_bytes = peak_rss_bytes();
-        Ok(report)
+        Ok(report.finished(watch.finish(), &generation, start))
     }
 
     /// How the index is built, as the manifest tells it. Equal lines mean an equal index.
@@ -325,18 +376,64 @@ impl Builder {
         Ok(lines.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
     }
 
-    /// All files but the manifest, which is returned.
-    #[allow(clippy::too_many_arguments)]
-    fn make<B: Backend>(
-        &self,
-        dataset: &Dataset,
-        plan: &Plan,
-        mut params: Vec<(String, String)>,
-        backend: &B,
-        watch: &Watch<'_>,
-        directory: &Path,
-        report: &mut Report,
-    ) -> Result<Manifest, BuildError> {
+    /// All files but the manifest, which is returned; on the device that was asked for.
+    fn compute(&self, job: &Job<'_>, report: &mut Report) -> Result<Manifest, BuildError> {
+        let cpu = |report: &mut Report| self.make(job, &Cpu::at_level(self.level), report);
+        match &self.device {
+            Device::Cpu => cpu(report),
+            Device::Auto => {
+                let outcome = self.open_cuda(0, job.plan).and_then(|cuda| self.make(job, &cuda, report));
+                match outcome {
+                    // No file is begun before the last word of the device.
+                    Err(BuildError::Backend(error)) => {
+                        let made = cpu(report)?;
+                        // A machine without a GPU is nothing to tell of; one whose GPU failed is.
+                        if !matches!(error, BackendError::Unavailable { .. }) {
+                            report.backend = format!("{} after {error}", report.backend);
+                        }
+                        Ok(made)
+                    }
+                    Err(BuildError::Budget { .. }) => cpu(report),
+                    outcome => outcome,
+                }
+            }
+            Device::Cuda(index) => self.make(job, &self.open_cuda(*index, job.plan)?, report),
+            Device::Wgpu(which) => self.make(job, &self.open_wgpu(which.as_deref())?, report),
+        }
+    }
+
+    /// A CUDA device with memory for this build.
+    #[cfg(feature = "cuda")]
+    fn open_cuda(&self, index: usize, plan: &Plan) -> Result<backend::cuda::Cuda, BuildError> {
+        use backend::cuda::{Cuda, driver::Driver, nvidia::Nvidia};
+        let needed = plan.device_memory.least;
+        let fits = |allowed| if needed > allowed { Err(BuildError::Budget { what: "device memory", needed, allowed }) } else { Ok(allowed) };
+        let budget = fits(self.budget.vram)?;
+        let driver = Nvidia::open(index).map_err(|e| device::unavailable(&Device::Cuda(index), e))?;
+        // What the driver itself and others on the device may yet take.
+        let allowed = fits(budget.min(driver.facts().free_bytes.saturating_sub(512 << 20)))?;
+        Ok(Cuda::new(Arc::new(driver), plan.device_memory.best.min(allowed))?)
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn open_cuda(&self, index: usize, _: &Plan) -> Result<Cpu, BuildError> {
+        Err(device::unavailable(&Device::Cuda(index), device::WITHOUT).into())
+    }
+
+    /// A wgpu adapter, with the CPU to fall to.
+    #[cfg(feature = "wgpu")]
+    fn open_wgpu(&self, which: Option<&str>) -> Result<backend::wgpu::Wgpu, BuildError> {
+        Ok(backend::wgpu::Wgpu::open(which, Cpu::at_level(self.level))?)
+    }
+
+    #[cfg(not(feature = "wgpu"))]
+    fn open_wgpu(&self, which: Option<&str>) -> Result<Cpu, BuildError> {
+        Err(device::unavailable(&Device::Wgpu(which.map(String::from)), device::WITHOUT).into())
+    }
+
+    fn make<B: Backend>(&self, job: &Job<'_>, backend: &B, report: &mut Report) -> Result<Manifest, BuildError> {
+        let Job { dataset, plan, watch, directory, .. } = *job;
+        let mut params = job.params.clone();
         let graph_params = self.params.graph(plan.dim)?;
         let keys = &*self.keys_of(dataset);
         let codec = input::learn_codec(dataset, self.metric, self.params.seed)?;
@@ -372,6 +469,8 @@ impl Builder {
         row_of.iter().zip(&new_of).for_each(|(row, &new)| new_of_row[row.index()] = new);
 
         let nav = build_nav(&codes, &graph_params, backend, watch)?;
+        // After the last stage: what was lost on the way is in the name.
+        report.backend = backend.name();
 
         params.push((output::INPUT.to_string(), input_text(content)));
         params.push(("rotated".to_string(), codebook.is_rotated().to_string()));

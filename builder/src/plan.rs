@@ -1,7 +1,7 @@
 //! The bill before the work: bytes of memory and disk, from the same structures that the build will allocate.
 
 use crate::{
-    BuildError, BuildParams, codebook::auto_pq_bytes, backend::cpu::BATCH_MEMBERS, input::CODEC_SAMPLE, nav_params, reservoir::Reservoirs,
+    BuildError, BuildParams, partition::PartitionParams, codebook::auto_pq_bytes, backend::cpu::BATCH_MEMBERS, input::CODEC_SAMPLE, nav_params, reservoir::Reservoirs,
 };
 use roxanne_core::{
     budget::Budget,
@@ -15,6 +15,36 @@ use roxanne_core::{
 
 /// What the process takes before any vector is read: code, allocator, threads' stacks and scratch.
 const BASE_RAM: u64 = 24 << 20;
+
+/// Members of clusters that a device cuts and joins at once, where its memory allows.
+pub const DEVICE_BATCH: u64 = 16 << 20;
+/// What such a member takes meanwhile: copies and keys of it at two levels, three lists of five neighbors, and their offers to both ends.
+pub const DEVICE_MEMBER_BYTES: u64 = 640;
+
+/// Bytes of device memory that a build takes: what stays for its whole time, and with the smallest and the usual batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// Below this it cannot be built in one shard.
+    pub least: u64,
+    /// More than this is of no use.
+    pub best: u64,
+}
+
+/// For `n` rows of `stride` bytes, each in `fanout` top clusters.
+pub fn device_memory(n: u64, stride: u64, reservoir: u64, fanout: u64) -> DeviceMemory {
+    let row = stride + 4;
+    // Choices, keys and values twice, and children while the top level is cut; then reservoirs, members, and counts and places of a merge.
+    let top = row + 4 * fanout * 7 + 12;
+    let graph = row + 8 * reservoir + 8 + 4 * fanout + 24;
+    let resident = n * top.max(graph) + (64 << 20);
+    // Clusters are of uneven size: the smallest batch is one of eight times the mean.
+    let members = n * fanout;
+    let smallest = members.min((members / 1000 * 8).max(100_000));
+    DeviceMemory {
+        least: resident + smallest * DEVICE_MEMBER_BYTES * 3 / 2,
+        best: resident + members.min(DEVICE_BATCH) * DEVICE_MEMBER_BYTES * 3 / 2,
+    }
+}
 
 /// What a build will take and give.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +71,8 @@ pub struct Plan {
     pub peak_ram_bytes: u64,
     /// Memory to serve it: codes, codebook, navigation graph, a searcher.
     pub serve_ram_bytes: u64,
+    /// Memory of a CUDA device, should it be built on one.
+    pub device_memory: DeviceMemory,
     /// Most disk during the build; the index itself, as nothing is written twice.
     pub disk_bytes: u64,
 }
@@ -92,6 +124,7 @@ pub fn plan(dataset: &Dataset, metric: Metric, params: &BuildParams, key_bytes: 
         index_bytes,
         peak_ram_bytes,
         serve_ram_bytes,
+        device_memory: device_memory(n, codec.stride() as u64, params.reservoir as u64, PartitionParams::default().fanout[0] as u64),
         disk_bytes: index_bytes,
     })
 }
@@ -108,5 +141,17 @@ impl Plan {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_memory_is_counted_beyond_32_bits() {
+        let memory = device_memory(1 << 32, 128, 96, 10);
+        assert!(memory.least > 960 << 32 && memory.best >= memory.least);
+        assert!(device_memory(1, 32, 1, 10).least < 128 << 20);
     }
 }

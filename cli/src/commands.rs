@@ -60,6 +60,9 @@ pub(crate) struct Limits {
     /// Most memory of the build, such as 64G (G is 2^30); refused up front when it does not fit
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     ram: Option<u64>,
+    /// Most device memory of a build on a CUDA device, such as 20G
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    vram: Option<u64>,
     /// Most disk of the build, such as 2T
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     disk: Option<u64>,
@@ -67,7 +70,8 @@ pub(crate) struct Limits {
 
 impl Limits {
     fn budget(&self) -> Budget {
-        Budget { ram: self.ram.unwrap_or(u64::MAX), disk: self.disk.unwrap_or(u64::MAX), ..Budget::default() }
+        let limit = |given: Option<u64>| given.unwrap_or(u64::MAX);
+        Budget { ram: limit(self.ram), vram: limit(self.vram), disk: limit(self.disk) }
     }
 }
 

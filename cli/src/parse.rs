@@ -101,27 +101,6 @@ impl FromStr for QuerySource {
     }
 }
 
-/// Where a build computes.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Device {
-    /// Here.
-    Cpu,
-    /// A device of a name that we know, for which this version has no code.
-    Absent(String),
-}
-
-impl FromStr for Device {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Device, String> {
-        let (family, number) = text.split_once(':').unwrap_or((text, "0"));
-        match family {
-            "auto" | "cpu" if !text.contains(':') => Ok(Device::Cpu),
-            "cuda" | "wgpu" if number.parse::<u32>().is_ok() => Ok(Device::Absent(text.to_string())),
-            _ => Err("write auto, cpu, cuda:0 or wgpu".into()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,10 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_and_code_sizes_are_known_or_refused() {
-        assert_eq!(("auto".parse(), "cpu".parse()), (Ok(Device::Cpu), Ok(Device::Cpu)));
-        assert_eq!("cuda:1".parse(), Ok(Device::Absent("cuda:1".into())));
-        assert!(["tpu", "cuda:x", "", "cpu:0"].iter().all(|d| d.parse::<Device>().is_err()));
+    fn code_sizes_are_known_or_refused() {
         assert_eq!(("auto".parse(), "32".parse()), (Ok(PqBytes(None)), Ok(PqBytes(Some(32)))));
         assert!(["0", "-3", "many"].iter().all(|b| b.parse::<PqBytes>().is_err()));
     }

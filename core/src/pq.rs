@@ -148,6 +148,23 @@ impl<'a> Transform<'a> {
     }
 }
 
+/// What makes a code, as plain numbers. Byte `x` of a row counts as `y = (x - 128) << fraction_bits`; with a rotation as
+/// `y_i = (sum_j rotation[i][j] * (x_j - 128) + half) >> (14 - fraction_bits)`, half being the weight of the last bit cut, within +-32,767. A
+/// subspace's code is the smallest `k` with the largest `starts[k] + sum of y * centroid`, in wrapping i32.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tables<'a> {
+    /// First coordinate of each subspace, and the end: [subspaces + 1].
+    pub offsets: Vec<u32>,
+    /// Fixed point of `y` and of the centroids.
+    pub fraction_bits: u32,
+    /// [dim][dim], 1.0 being 2^14.
+    pub rotation: Option<Vec<i16>>,
+    /// [dim][CENTROIDS].
+    pub centroids: &'a [i16],
+    /// [subspaces][CENTROIDS].
+    pub starts: Vec<i32>,
+}
+
 /// The centroids of every subspace, and the rotation that comes before them where one pays.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Codebook {
@@ -193,6 +210,17 @@ impl Codebook {
     /// Whether codes are of rotated vectors. A rotated codebook cannot serve [`LookupKind::Manhattan`].
     pub fn is_rotated(&self) -> bool {
         self.rotation.is_some()
+    }
+
+    /// Everything that an encoder on another device needs.
+    pub fn tables(&self) -> Tables<'_> {
+        Tables {
+            offsets: self.layout.offsets.iter().map(|&offset| offset as u32).collect(),
+            fraction_bits: self.layout.fraction_bits(self.is_rotated()),
+            rotation: self.rotation.as_ref().map(|r| (0..self.dim()).flat_map(|i| r.entries(i)).copied().collect()),
+            centroids: &self.centroids,
+            starts: self.subspaces.iter().flat_map(|s| s.starts()).copied().collect(),
+        }
     }
 
     /// Bytes this codebook keeps in RAM.

@@ -46,6 +46,36 @@ impl Cpu {
     fn tile(&self, codes: &BuildCodes) -> Tile {
         Tile::at_level(self.level, codes.metric, codes.stride)
     }
+
+    /// RobustPrune of `n` rows, whose candidates `sorted` puts into a vector: entries `distance << 32 | id`, none twice.
+    pub(super) fn prune_rows(
+        &self,
+        codes: &BuildCodes,
+        n: usize,
+        params: &PruneParams,
+        sorted: impl Fn(usize, &mut Vec<u64>) + Sync,
+    ) -> Graph {
+        let tile = self.tile(codes);
+        let mut graph = Graph::new(n, params.max_degree);
+        graph.chunks_mut(PRUNE_ROWS).into_par_iter().enumerate().for_each_init(
+            || RowPrune::new(tile, *params),
+            |prune, (chunk, (degrees, neighbors))| {
+                let count = degrees.len();
+                sorted(chunk * PRUNE_ROWS, &mut prune.next);
+                for (at, degree) in degrees.iter_mut().enumerate() {
+                    std::mem::swap(&mut prune.candidates, &mut prune.next);
+                    if at + 1 < count {
+                        sorted(chunk * PRUNE_ROWS + at + 1, &mut prune.next);
+                        prune.next.iter().for_each(|&e| prefetch(codes.row(entry_row(e))));
+                    }
+                    let kept = prune.run(codes);
+                    *degree = kept.len() as u16;
+                    neighbors[at * params.max_degree..][..kept.len()].copy_from_slice(kept);
+                }
+            },
+        );
+        graph
+    }
 }
 
 /// Cuts `out` into the parts [range x width] of each group.
@@ -157,26 +187,7 @@ impl Backend for Cpu {
     }
 
     fn prune(&self, codes: &&BuildCodes, reservoirs: &Reservoirs, params: &PruneParams) -> Result<Graph, BackendError> {
-        let tile = self.tile(codes);
-        let mut graph = Graph::new(reservoirs.n(), params.max_degree);
-        graph.chunks_mut(PRUNE_ROWS).into_par_iter().enumerate().for_each_init(
-            || RowPrune::new(tile, *params),
-            |prune, (chunk, (degrees, neighbors))| {
-                let count = degrees.len();
-                reservoirs.sorted(chunk * PRUNE_ROWS, &mut prune.next);
-                for (at, degree) in degrees.iter_mut().enumerate() {
-                    std::mem::swap(&mut prune.candidates, &mut prune.next);
-                    if at + 1 < count {
-                        reservoirs.sorted(chunk * PRUNE_ROWS + at + 1, &mut prune.next);
-                        prune.next.iter().for_each(|&e| prefetch(codes.row(entry_row(e))));
-                    }
-                    let kept = prune.run(codes);
-                    *degree = kept.len() as u16;
-                    neighbors[at * params.max_degree..][..kept.len()].copy_from_slice(kept);
-                }
-            },
-        );
-        Ok(graph)
+        Ok(self.prune_rows(codes, reservoirs.n(), params, |row, out| reservoirs.sorted(row, out)))
     }
 
     fn encode(

@@ -2,7 +2,7 @@
 
 use super::{Limits, Shape, print_json, refuse_existing};
 use crate::{failure::Failure, interrupt, key_file, parse, progress, text};
-use roxanne_builder::{BuildError, Builder, Phase, Report};
+use roxanne_builder::{BuildError, Builder, Device, Phase, Report};
 use roxanne_core::{ErrorClass, dataset::Dataset, metric::Metric};
 use serde_json::{Value, json};
 use std::{
@@ -36,9 +36,9 @@ pub(crate) struct Args {
     shape: Shape,
     #[command(flatten)]
     limits: Limits,
-    /// Where to compute: auto or cpu
+    /// Where to compute: auto, cpu, cuda:N or wgpu:ADAPTER (`roxanne doctor` lists them); all give the same index
     #[arg(long, default_value = "auto")]
-    device: parse::Device,
+    device: Device,
     /// Threads; 0 is one a core
     #[arg(long, short, value_name = "T", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
     threads: u16,
@@ -57,9 +57,6 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
-    if let parse::Device::Absent(device) = &args.device {
-        return Err(Failure::new(ErrorClass::Device, format!("device {device} is not in this version yet; use --device cpu")));
-    }
     let stop = interrupt::stop_flag();
     if args.output.symlink_metadata().is_err() {
         refuse_existing(&args.output)?;
@@ -69,6 +66,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let mut builder = Builder::new(args.metric)
         .params(args.shape.params(args.seed))
         .budget(args.limits.budget())
+        .device(args.device.clone())
         .threads(usize::from(args.threads))
         .dataset(dataset)
         .observer(progress.clone())

@@ -2,6 +2,7 @@
 
 use super::{kilobytes, print_json, thread_count};
 use crate::{failure::Failure, interrupt, text};
+use roxanne_builder::device::{Found, probe};
 use roxanne_core::{ErrorClass, random::CounterRng, simd::SimdLevel};
 use roxanne_engine::io::{PageFile, ReaderKind, drop_page_cache, open_reader, probe_io_uring};
 use serde_json::{Value, json};
@@ -56,7 +57,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let cgroup = read("/sys/fs/cgroup/memory.max").trim().parse::<u64>().ok();
     let (cpu, threads, uring) = (cpu_name(), thread_count(0), probe_io_uring());
     let levels: Vec<&str> = SimdLevel::available().iter().map(|level| level.name()).collect();
-    let huge_pages = huge_pages();
+    let (huge_pages, gpus) = (huge_pages(), probe());
     if args.json {
         let value = json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -64,14 +65,14 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
             "ram": {"total_bytes": ram, "available_bytes": free, "cgroup_limit_bytes": cgroup, "huge_pages": huge_pages},
             "io_uring": {"available": uring.is_ok(), "reason": uring.err()},
             "disk": disk_json(&args.disk, &disk),
-            "gpu": {"available": false, "reason": "no GPU backend in this version"},
+            "gpus": gpus.iter().map(gpu_json).collect::<Vec<_>>(),
         });
         return Ok(print_json(out, &value)?);
     }
     let limit = cgroup.map_or(String::new(), |bytes| format!(", limited to {} by its cgroup", text::bytes(bytes)));
     let way = if disk.direct { "O_DIRECT" } else { "no O_DIRECT here, through the page cache: figures are of RAM, not of the disk" };
     let reads = |rate: f64| format!("{} random 4 KiB reads/s", text::rate(rate));
-    let lines = [
+    let mut lines = vec![
         ("version", env!("CARGO_PKG_VERSION").to_string()),
         ("cpu", format!("{cpu}, {threads} threads")),
         ("simd", format!("{} (of {})", SimdLevel::detected(), levels.join(", "))),
@@ -81,8 +82,8 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         ("disk", format!("{}, {way}, by {}", args.disk.display(), disk.reader)),
         ("  depth 1", reads(disk.depth_1)),
         ("  depth 64", reads(disk.depth_64)),
-        ("gpu", "no GPU backend in this version".to_string()),
     ];
+    lines.extend(gpus.iter().map(|found| ("gpu", gpu_text(found))));
     Ok(text::pairs(out, &lines)?)
 }
 
@@ -91,6 +92,22 @@ fn disk_json(directory: &Path, disk: &Disk) -> Value {
         "path": directory.display().to_string(), "o_direct": disk.direct, "reader": disk.reader,
         "reads_per_second_depth_1": disk.depth_1, "reads_per_second_depth_64": disk.depth_64,
     })
+}
+
+fn gpu_json(found: &Found) -> Value {
+    json!({
+        "device": found.device.to_string(), "available": found.what.is_ok(), "name": found.what.as_ref().ok(),
+        "reason": found.what.as_ref().err(), "memory_bytes": found.memory_bytes,
+    })
+}
+
+/// What to write after `--device`, and what answers to it.
+fn gpu_text(found: &Found) -> String {
+    let memory = if found.memory_bytes > 0 { format!(", {}", text::bytes(found.memory_bytes)) } else { String::new() };
+    match &found.what {
+        Ok(what) => format!("{}: {what}{memory}", found.device),
+        Err(why) => format!("{}: no: {why}", found.device),
+    }
 }
 
 /// A small file of the kernel's; empty where there is none.

@@ -55,6 +55,7 @@ fn print(plan: &Plan, fits: bool, args: &Args, out: &mut dyn Write) -> io::Resul
             "index_bytes": plan.index_bytes,
             "peak_ram_bytes": plan.peak_ram_bytes,
             "serve_ram_bytes": plan.serve_ram_bytes,
+            "device_memory_bytes": {"least": plan.device_memory.least, "best": plan.device_memory.best},
             "disk_bytes": plan.disk_bytes,
             "fits": fits,
         });
@@ -68,6 +69,7 @@ fn print(plan: &Plan, fits: bool, args: &Args, out: &mut dyn Write) -> io::Resul
         ("index", text::bytes(plan.index_bytes)),
         ("RAM to build", format!("{}{}", text::bytes(plan.peak_ram_bytes), of(args.limits.ram))),
         ("disk to build", format!("{}{}", text::bytes(plan.disk_bytes), of(args.limits.disk))),
+        ("on a GPU", format!("{} of its memory, better {}{}", text::bytes(plan.device_memory.least), text::bytes(plan.device_memory.best), of(args.limits.vram))),
         ("RAM to serve", text::bytes(plan.serve_ram_bytes)),
     ];
     text::pairs(out, &lines)

@@ -23,7 +23,8 @@ pub fn file_bytes(payload_bytes: u64) -> u64 {
 /// Writes a blob from front to back.
 pub struct BlobWriter {
     path: PathBuf,
-    file: File,
+    /// `None` counts and forgets.
+    file: Option<File>,
     file_id: u64,
     page: u64,
     buffer: Vec<u8>,
@@ -37,7 +38,12 @@ impl BlobWriter {
     /// What the file system says.
     pub fn create(path: &Path, file_id: u64) -> Result<BlobWriter, FormatError> {
         let file = File::create_new(path).map_err(io_error(path))?;
-        Ok(BlobWriter { path: path.to_path_buf(), file, file_id, page: 0, buffer: vec![0; HEADER_BYTES], payload_bytes: 0 })
+        Ok(BlobWriter { path: path.to_path_buf(), file: Some(file), ..BlobWriter::null(file_id) })
+    }
+
+    /// Does all the work and keeps nothing: for rehearsals.
+    pub fn null(file_id: u64) -> BlobWriter {
+        BlobWriter { path: PathBuf::new(), file: None, file_id, page: 0, buffer: vec![0; HEADER_BYTES], payload_bytes: 0 }
     }
 
     /// Appends payload.
@@ -61,7 +67,9 @@ impl BlobWriter {
         let live = 0;
         self.buffer.resize(BLOB_PAGE, 0);
         page::seal(&mut self.buffer, PageHeader { file_id: self.file_id, page: self.page, live, ..PageHeader::default() });
-        self.file.write_all(&self.buffer).map_err(io_error(&self.path))?;
+        if let Some(file) = &mut self.file {
+            file.write_all(&self.buffer).map_err(io_error(&self.path))?;
+        }
         self.page += 1;
         self.buffer.truncate(HEADER_BYTES);
         Ok(())
@@ -75,7 +83,9 @@ impl BlobWriter {
         if self.buffer.len() > HEADER_BYTES {
             self.flush_page()?;
         }
-        self.file.sync_all().map_err(io_error(&self.path))?;
+        if let Some(file) = &self.file {
+            file.sync_all().map_err(io_error(&self.path))?;
+        }
         Ok(self.payload_bytes)
     }
 }

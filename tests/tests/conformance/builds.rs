@@ -1,0 +1,83 @@
+//! Whole graphs and whole indexes, equal to those of the plainest CPU code.
+
+use crate::{
+    cases::{Case, Effort, Pattern},
+    cuda_host,
+    present::{cpu, present},
+};
+use roxanne_builder::{
+    BuildError, BuildParams, Builder, Device,
+    backend::{Backend, BackendError, BuildCodes},
+    graph_build::{BuiltGraph, build_graph},
+    progress::{Silent, Watch},
+};
+use roxanne_core::{dataset::Dataset, metric::Metric, tile::BuildMetric};
+use roxanne_tests::{SIFT_BASE, contents};
+use std::sync::atomic::AtomicBool;
+
+fn built<B: Backend>(codes: BuildCodes, params: &BuildParams, backend: &B) -> Result<BuiltGraph, BuildError> {
+    let graph = params.graph(codes.stride)?;
+    build_graph(codes, &graph, backend, &Watch::new(&Silent, &AtomicBool::new(false)))
+}
+
+fn sift(n: usize) -> BuildCodes {
+    let dataset = Dataset::open(SIFT_BASE).unwrap();
+    let mut bytes = Vec::new();
+    dataset.read_rows(0, n, &mut bytes).unwrap();
+    BuildCodes { metric: BuildMetric::L2, stride: 128, bytes }
+}
+
+pub(crate) fn graphs<B: Backend>(backend: &B, effort: Effort) {
+    let small = |n: usize, metric, stride, pattern| Case { metric, stride, pattern, k: 1 }.codes(n, 6);
+    let mut inputs = vec![
+        small(1, BuildMetric::L2, 32, Pattern::Any),
+        small(2, BuildMetric::L2, 32, Pattern::Any),
+        small(257, BuildMetric::L2, 64, Pattern::Equal),
+        small(500, BuildMetric::Hamming, 32, Pattern::Any),
+        small(400, BuildMetric::Manhattan, 32, Pattern::Any),
+        sift(if effort == Effort::Whole { 4000 } else { 900 }),
+    ];
+    if effort == Effort::Whole {
+        inputs.extend([small(255, BuildMetric::L2, 96, Pattern::Any), small(3000, BuildMetric::L2, 32, Pattern::Few)]);
+    }
+    let params = BuildParams { max_degree: 20, reservoir: 48, ..BuildParams::default() };
+    for codes in inputs {
+        let what = format!("{} x {} under {:?}", codes.n(), codes.stride, codes.metric);
+        let expected = built(codes.clone(), &params, &cpu("scalar").unwrap()).unwrap();
+        let found = built(codes, &params, backend).unwrap();
+        assert!(found.order == expected.order && found.codes.bytes == expected.codes.bytes, "{what}: another order");
+        assert!(found.graph == expected.graph && found.entry == expected.entry, "{what}: another graph");
+    }
+}
+
+#[test]
+fn an_index_built_on_a_wgpu_adapter_is_the_same_bytes() {
+    present("wgpu", crate::present::wgpu(), |_| {
+        let folder = tempfile::tempdir().unwrap();
+        let build = |name: &str, device: Device| {
+            let dataset = Dataset::open(SIFT_BASE).unwrap().limit(600);
+            let report = Builder::new(Metric::L2).device(device).dataset(dataset).build(folder.path().join(name)).unwrap();
+            (contents(&folder.path().join(name)), report.backend)
+        };
+        let (expected, _) = build("cpu.rx", Device::Cpu);
+        let (found, backend) = build("wgpu.rx", Device::Wgpu(None));
+        assert!(backend.starts_with("wgpu") && found == expected, "{backend}");
+    });
+}
+
+#[test]
+fn batches_are_halved_until_they_fit_and_refused_when_none_does() {
+    present("cuda-host", cuda_host::open_with(800, 100 << 20), |(roomy, driver)| {
+        let params = BuildParams { max_degree: 20, reservoir: 48, ..BuildParams::default() };
+        let codes = sift(900);
+        let in_one = roomy.with_batch(u64::MAX);
+        let expected = built(codes.clone(), &params, &in_one).unwrap();
+        // A little more than rows and reservoirs take: all clusters at once do not fit.
+        let (tight, tight_driver) = cuda_host::open_with(800, 1900 << 10).unwrap();
+        let found = built(codes.clone(), &params, &tight.with_batch(u64::MAX)).unwrap();
+        assert!(found.graph == expected.graph && tight_driver.launches() > driver.launches());
+        let (hopeless, _) = cuda_host::open_with(800, 400 << 10).unwrap();
+        let error = built(codes, &params, &hopeless).err().unwrap();
+        assert!(matches!(&error, BuildError::Backend(BackendError::OutOfMemory { .. })) && error.to_string().contains("--vram"), "{error}");
+    });
+}

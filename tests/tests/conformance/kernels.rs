@@ -1,0 +1,33 @@
+//! The kernels' own tests, in C++ (kernels/host/selftest*.cpp): single entries, lanes in many orders, addresses beyond 2^32.
+
+use crate::cuda_host::compile;
+use std::{fs, path::Path, process::Command};
+
+fn passes(sources: &[&str], architecture: u32) {
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cuda-host");
+    fs::create_dir_all(&folder).unwrap();
+    let program = folder.join(format!("{}-{architecture}", sources[0].replace('/', "-")));
+    if let Err(reason) = compile(&kernels, sources, architecture, &[], &program) {
+        println!("SKIPPED cuda-host: {reason}");
+        assert!(!std::env::var("REQUIRE_BACKENDS").unwrap_or_default().contains("cuda-host"), "{reason}");
+        return;
+    }
+    let output = Command::new(&program).output().unwrap();
+    assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn selection_and_prune_with_dp4a() {
+    passes(&["host/selftest.cpp"], 750);
+}
+
+#[test]
+fn selection_and_prune_with_mma() {
+    passes(&["host/selftest.cpp"], 800);
+}
+
+#[test]
+fn sorts_scans_moves_and_codes() {
+    passes(&["host/selftest_moves.cpp", "host/kernels.cpp"], 800);
+}

@@ -1,0 +1,86 @@
+//! Which backends this machine has, and what is said of the others.
+
+use roxanne_builder::backend::{
+    cpu::Cpu,
+    cuda::{
+        Cuda,
+        driver::{Address, Driver, DriverError, Facts, Launch, Ticket},
+        nvidia::Nvidia,
+    },
+    wgpu::Wgpu,
+};
+use roxanne_core::simd::SimdLevel;
+use std::sync::Arc;
+
+/// Runs `judge` on a backend that is there; says why one is not.
+pub(crate) fn present<B>(label: &str, opened: Result<B, String>, judge: impl FnOnce(B)) {
+    match opened {
+        Ok(backend) => judge(backend),
+        Err(reason) => {
+            println!("SKIPPED {label}: {reason}");
+            let required = std::env::var("REQUIRE_BACKENDS").unwrap_or_default();
+            // `cpu` asks for every level that can be had; a level that this processor lacks cannot.
+            assert!(!required.split(',').any(|name| name == label), "{label} is required: {reason}");
+        }
+    }
+}
+
+pub(crate) fn cpu(level: &str) -> Result<Cpu, String> {
+    let found = SimdLevel::available().into_iter().find(|l| l.name() == level);
+    found.map(Cpu::at_level).ok_or_else(|| format!("this processor has no {level}"))
+}
+
+pub(crate) fn wgpu() -> Result<Wgpu, String> {
+    Wgpu::open(None, Cpu::default()).map_err(|e| e.to_string())
+}
+
+pub(crate) fn cuda() -> Result<Cuda, String> {
+    let device = Nvidia::open(0).map_err(|e| e.to_string())?;
+    let bytes = device.facts().free_bytes.min(8 << 30);
+    Cuda::new(Arc::new(Poisoned(device)), bytes).map_err(|e| e.to_string())
+}
+
+/// A driver whose memory begins as garbage.
+#[derive(Debug)]
+struct Poisoned<D>(D);
+
+impl<D: Driver> Driver for Poisoned<D> {
+    fn facts(&self) -> &Facts {
+        self.0.facts()
+    }
+    fn take(&self, bytes: u64) -> Result<Address, DriverError> {
+        let at = self.0.take(bytes)?;
+        self.0.fill(at, bytes, 0xA5)?;
+        Ok(at)
+    }
+    fn give(&self, at: Address) {
+        self.0.give(at);
+    }
+    fn upload(&self, to: Address, from: &[u8]) -> Result<(), DriverError> {
+        self.0.upload(to, from)
+    }
+    fn download(&self, from: Address, to: &mut [u8]) -> Result<(), DriverError> {
+        self.0.download(from, to)
+    }
+    fn slot_bytes(&self) -> usize {
+        self.0.slot_bytes()
+    }
+    fn start_download(&self, from: Address, bytes: usize) -> Result<Ticket, DriverError> {
+        self.0.start_download(from, bytes)
+    }
+    fn finish_download(&self, ticket: Ticket, to: &mut [u8]) -> Result<(), DriverError> {
+        self.0.finish_download(ticket, to)
+    }
+    fn fill(&self, at: Address, bytes: u64, byte: u8) -> Result<(), DriverError> {
+        self.0.fill(at, bytes, byte)
+    }
+    fn copy(&self, to: Address, from: Address, bytes: u64) -> Result<(), DriverError> {
+        self.0.copy(to, from, bytes)
+    }
+    fn launch(&self, launch: &Launch<'_>) -> Result<(), DriverError> {
+        self.0.launch(launch)
+    }
+    fn synchronize(&self) -> Result<(), DriverError> {
+        self.0.synchronize()
+    }
+}
