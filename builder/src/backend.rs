@@ -182,7 +182,9 @@ pub enum BackendError {
         detail: String,
     },
     /// The work at hand does not fit what is left of the device's memory; smaller batches may.
-    #[error("{device}: out of device memory: {asked} bytes more were needed, {free} of {budget} are free; give more with --vram, or build on the CPU")]
+    #[error(
+        "{device}: out of device memory: {asked} bytes more were needed, {free} of {budget} are free; give more with --vram, or build on the CPU"
+    )]
     OutOfMemory {
         /// Its name.
         device: String,
@@ -285,13 +287,7 @@ pub trait Backend: Sync {
     ///
     /// # Errors
     /// See `load`.
-    fn encode(
-        &self,
-        rows: &Self::Rows<'_>,
-        codec: &BuildCodec,
-        codebook: &Codebook,
-        range: Range<usize>,
-    ) -> Result<Vec<u8>, BackendError>;
+    fn encode(&self, rows: &Self::Rows<'_>, codec: &BuildCodec, codebook: &Codebook, range: Range<usize>) -> Result<Vec<u8>, BackendError>;
 
     /// Brings numbers to where stages read them.
     ///

@@ -73,7 +73,10 @@ fn cuda() -> Vec<Found> {
             .enumerate()
             .map(|(index, facts)| Found {
                 device: Device::Cuda(index),
-                what: Ok(format!("{}, compute capability {}.{}, driver {}", facts.name, facts.capability.0, facts.capability.1, facts.driver)),
+                what: Ok(format!(
+                    "{}, compute capability {}.{}, driver {}",
+                    facts.name, facts.capability.0, facts.capability.1, facts.driver
+                )),
                 memory_bytes: facts.memory_bytes,
             })
             .collect(),

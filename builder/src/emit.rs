@@ -135,7 +135,8 @@ pub fn write_blob(
     fill: impl FnOnce(&mut BlobWriter) -> Result<(), FormatError>,
 ) -> Result<FileEntry, BuildError> {
     let file_id = format::file_id(generation, name);
-    let mut writer = directory.map_or_else(|| Ok(BlobWriter::null(file_id)), |directory| BlobWriter::create(&directory.join(name), file_id))?;
+    let mut writer =
+        directory.map_or_else(|| Ok(BlobWriter::null(file_id)), |directory| BlobWriter::create(&directory.join(name), file_id))?;
     fill(&mut writer)?;
     let payload_bytes = writer.finish()?;
     Ok(FileEntry { name: name.to_string(), bytes: format::blob::file_bytes(payload_bytes), payload_bytes })

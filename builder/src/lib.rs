@@ -19,6 +19,7 @@ mod error;
 pub mod fixup;
 pub mod graph_build;
 pub mod input;
+pub mod measure;
 mod output;
 pub mod partition;
 pub mod plan;
@@ -327,7 +328,7 @@ impl Builder {
     fn planned(mut self, work: impl FnOnce(&Builder, &Plan, Instant) -> Result<Report, BuildError> + Send) -> Result<Report, BuildError> {
         let start = Instant::now();
         let plan = self.plan()?;
-        plan.check(&self.budget)?;
+        plan.check(&self.budget, &self.device)?;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build().map_err(|e| BuildError::Threads(e.to_string()))?;
         pool.install(|| work(&self, &plan, start))
     }
@@ -406,13 +407,14 @@ impl Builder {
     #[cfg(feature = "cuda")]
     fn open_cuda(&self, index: usize, plan: &Plan) -> Result<backend::cuda::Cuda, BuildError> {
         use backend::cuda::{Cuda, driver::Driver, nvidia::Nvidia};
-        let needed = plan.device_memory.least;
-        let fits = |allowed| if needed > allowed { Err(BuildError::Budget { what: "device memory", needed, allowed }) } else { Ok(allowed) };
-        let budget = fits(self.budget.vram)?;
         let driver = Nvidia::open(index).map_err(|e| device::unavailable(&Device::Cuda(index), e))?;
         // What the driver itself and others on the device may yet take.
-        let allowed = fits(budget.min(driver.facts().free_bytes.saturating_sub(512 << 20)))?;
-        Ok(Cuda::new(Arc::new(driver), plan.device_memory.best.min(allowed))?)
+        let allowed = self.budget.vram.min(driver.facts().free_bytes.saturating_sub(512 << 20));
+        let needed = plan.on_device.least_bytes;
+        if needed > allowed {
+            return Err(BuildError::Budget { what: "device memory", needed, allowed });
+        }
+        Ok(Cuda::new(Arc::new(driver), plan.on_device.best_bytes.min(allowed))?)
     }
 
     #[cfg(not(feature = "cuda"))]

@@ -192,7 +192,9 @@ fn divide<B: Backend>(
     let children = backend.children(clusters, &leaders.offsets, choice, fanout)?;
     let plans: Vec<Division> = (0..clusters.len())
         .into_par_iter()
-        .map(|c| sort_out(&children.offsets[leaders.offsets[c] as usize..=leaders.offsets[c + 1] as usize], clusters.size(c), rngs[c], params))
+        .map(|c| {
+            sort_out(&children.offsets[leaders.offsets[c] as usize..=leaders.offsets[c + 1] as usize], clusters.size(c), rngs[c], params)
+        })
         .collect();
     let mut whole = Division::default();
     for plan in plans {

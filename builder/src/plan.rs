@@ -1,7 +1,8 @@
 //! The bill before the work: bytes of memory and disk, from the same structures that the build will allocate.
 
 use crate::{
-    BuildError, BuildParams, partition::PartitionParams, codebook::auto_pq_bytes, backend::cpu::BATCH_MEMBERS, input::CODEC_SAMPLE, nav_params, reservoir::Reservoirs,
+    BuildError, BuildParams, Device, backend::cpu::BATCH_MEMBERS, codebook::auto_pq_bytes, input::CODEC_SAMPLE, nav_params,
+    partition::PartitionParams, reservoir::Reservoirs,
 };
 use roxanne_core::{
     budget::Budget,
@@ -16,22 +17,27 @@ use roxanne_core::{
 /// What the process takes before any vector is read: code, allocator, threads' stacks and scratch.
 const BASE_RAM: u64 = 24 << 20;
 
+/// What the driver of a device and its pinned memory take.
+const PINNED_RAM: u64 = 512 << 20;
+
 /// Members of clusters that a device cuts and joins at once, where its memory allows.
 pub const DEVICE_BATCH: u64 = 16 << 20;
 /// What such a member takes meanwhile: copies and keys of it at two levels, three lists of five neighbors, and their offers to both ends.
 pub const DEVICE_MEMBER_BYTES: u64 = 640;
 
-/// Bytes of device memory that a build takes: what stays for its whole time, and with the smallest and the usual batch.
+/// What a build on a CUDA device takes, of which reservoirs and clusters are the device's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeviceMemory {
-    /// Below this it cannot be built in one shard.
-    pub least: u64,
-    /// More than this is of no use.
-    pub best: u64,
+pub struct OnDevice {
+    /// Device memory below which it cannot be built in one shard.
+    pub least_bytes: u64,
+    /// Device memory beyond which more is of no use.
+    pub best_bytes: u64,
+    /// Most memory of the host.
+    pub peak_ram_bytes: u64,
 }
 
-/// For `n` rows of `stride` bytes, each in `fanout` top clusters.
-pub fn device_memory(n: u64, stride: u64, reservoir: u64, fanout: u64) -> DeviceMemory {
+/// Device memory with the smallest and the usual batch, for `n` rows of `stride` bytes, each in `fanout` top clusters.
+fn device_memory(n: u64, stride: u64, reservoir: u64, fanout: u64) -> (u64, u64) {
     let row = stride + 4;
     // Choices, keys and values twice, and children while the top level is cut; then reservoirs, members, and counts and places of a merge.
     let top = row + 4 * fanout * 7 + 12;
@@ -40,10 +46,8 @@ pub fn device_memory(n: u64, stride: u64, reservoir: u64, fanout: u64) -> Device
     // Clusters are of uneven size: the smallest batch is one of eight times the mean.
     let members = n * fanout;
     let smallest = members.min((members / 1000 * 8).max(100_000));
-    DeviceMemory {
-        least: resident + smallest * DEVICE_MEMBER_BYTES * 3 / 2,
-        best: resident + members.min(DEVICE_BATCH) * DEVICE_MEMBER_BYTES * 3 / 2,
-    }
+    let with = |members: u64| resident + members * DEVICE_MEMBER_BYTES * 3 / 2;
+    (with(smallest), with(members.min(DEVICE_BATCH)))
 }
 
 /// What a build will take and give.
@@ -71,8 +75,8 @@ pub struct Plan {
     pub peak_ram_bytes: u64,
     /// Memory to serve it: codes, codebook, navigation graph, a searcher.
     pub serve_ram_bytes: u64,
-    /// Memory of a CUDA device, should it be built on one.
-    pub device_memory: DeviceMemory,
+    /// Should it be built on a CUDA device.
+    pub on_device: OnDevice,
     /// Most disk during the build; the index itself, as nothing is written twice.
     pub disk_bytes: u64,
 }
@@ -103,14 +107,16 @@ pub fn plan(dataset: &Dataset, metric: Metric, params: &BuildParams, key_bytes: 
     // Every vector in ten clusters, as ids; a batch of them cut three times more, with a list of neighbors a row.
     let clusters = n * 10 * 4;
     let batch = 3 * BATCH_MEMBERS.min(n * 10) * (8 * params.leaf_k as u64 + 8);
-    let phases = [
-        CODEC_SAMPLE.min(n) * 8 * codec.build_dim() as u64,
-        2 * codes + 4 * clusters + 4 * n,
-        codes + reservoirs + 2 * clusters + batch,
-        codes + reservoirs + graph + 6 * n,
-        codes + graph + n * 6 * params.max_degree as u64 + n * code_bytes as u64 + 20 * n,
-    ];
-    let peak_ram_bytes = BASE_RAM + phases.into_iter().max().unwrap_or(0);
+    let sample = CODEC_SAMPLE.min(n) * 8 * codec.build_dim() as u64;
+    let order = codes + graph + n * 6 * params.max_degree as u64 + n * code_bytes as u64 + 20 * n;
+    let peak = |phases: [u64; 5]| BASE_RAM + phases.into_iter().max().unwrap_or(0);
+    let top = 2 * codes + 4 * clusters + 4 * n;
+    let peak_ram_bytes = peak([sample, top, codes + reservoirs + 2 * clusters + batch, codes + reservoirs + graph + 6 * n, order]);
+    let fanout = PartitionParams::default().fanout[0] as u64;
+    let (least_bytes, best_bytes) = device_memory(n, codec.stride() as u64, params.reservoir as u64, fanout);
+    // Copies to and from a device pass through pinned memory.
+    let on_device_ram = PINNED_RAM + peak([sample, 2 * codes + 12 * n, 0, codes + graph + 6 * n, order]);
+    let on_device = OnDevice { least_bytes, best_bytes, peak_ram_bytes: on_device_ram };
     let serve_ram_bytes = BASE_RAM / 2 + blobs[0] + blobs[1] + Nav::ram_bytes(nav_n, nav_degree as u64);
     Ok(Plan {
         n,
@@ -124,18 +130,24 @@ pub fn plan(dataset: &Dataset, metric: Metric, params: &BuildParams, key_bytes: 
         index_bytes,
         peak_ram_bytes,
         serve_ram_bytes,
-        device_memory: device_memory(n, codec.stride() as u64, params.reservoir as u64, PartitionParams::default().fanout[0] as u64),
+        on_device,
         disk_bytes: index_bytes,
     })
 }
 
 impl Plan {
-    /// Does it fit?
+    /// Does it fit, built on `device`? `Device::Auto` must fit the CPU, which it may have to fall to.
     ///
     /// # Errors
     /// What does not, with both numbers.
-    pub fn check(&self, budget: &Budget) -> Result<(), BuildError> {
-        for (what, needed, allowed) in [("memory", self.peak_ram_bytes, budget.ram), ("disk", self.disk_bytes, budget.disk)] {
+    pub fn check(&self, budget: &Budget, device: &Device) -> Result<(), BuildError> {
+        let (ram, vram) = match device {
+            Device::Cuda(_) => (self.on_device.peak_ram_bytes, self.on_device.least_bytes),
+            _ => (self.peak_ram_bytes, 0),
+        };
+        for (what, needed, allowed) in
+            [("memory", ram, budget.ram), ("device memory", vram, budget.vram), ("disk", self.disk_bytes, budget.disk)]
+        {
             if needed > allowed {
                 return Err(BuildError::Budget { what, needed, allowed });
             }
@@ -150,8 +162,8 @@ mod tests {
 
     #[test]
     fn device_memory_is_counted_beyond_32_bits() {
-        let memory = device_memory(1 << 32, 128, 96, 10);
-        assert!(memory.least > 960 << 32 && memory.best >= memory.least);
-        assert!(device_memory(1, 32, 1, 10).least < 128 << 20);
+        let (least, best) = device_memory(1 << 32, 128, 96, 10);
+        assert!(least > 960 << 32 && best >= least);
+        assert!(device_memory(1, 32, 1, 10).0 < 128 << 20);
     }
 }

@@ -1,5 +1,6 @@
 //! One file a command, and what several of them share.
 
+pub(crate) mod bench_gpu;
 pub(crate) mod build;
 pub(crate) mod convert;
 pub(crate) mod doctor;

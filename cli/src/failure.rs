@@ -1,6 +1,6 @@
 //! How a command ends when it does not succeed: one line for a person, one number for a program.
 
-use roxanne_builder::BuildError;
+use roxanne_builder::{BuildError, backend::BackendError};
 use roxanne_core::ErrorClass;
 use roxanne_core::dataset::DatasetError;
 use roxanne_core::format::FormatError;
@@ -76,6 +76,12 @@ impl From<io::Error> for Failure {
 impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Failure {
         Failure::new(error.class(), error)
+    }
+}
+
+impl From<BackendError> for Failure {
+    fn from(error: BackendError) -> Failure {
+        BuildError::Backend(error).into()
     }
 }
 

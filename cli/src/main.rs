@@ -60,6 +60,7 @@ enum Command {
     Verify(commands::verify::Args),
     Convert(commands::convert::Args),
     Doctor(commands::doctor::Args),
+    BenchGpu(commands::bench_gpu::Args),
 }
 
 fn main() -> ExitCode {
@@ -97,6 +98,7 @@ fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Verify(args) => commands::verify::run(args, out),
         Command::Convert(args) => commands::convert::run(args, out),
         Command::Doctor(args) => commands::doctor::run(args, out),
+        Command::BenchGpu(args) => commands::bench_gpu::run(args, out),
     }
 }
 

@@ -190,13 +190,7 @@ impl Backend for Cpu {
         Ok(self.prune_rows(codes, reservoirs.n(), params, |row, out| reservoirs.sorted(row, out)))
     }
 
-    fn encode(
-        &self,
-        codes: &&BuildCodes,
-        codec: &BuildCodec,
-        codebook: &Codebook,
-        range: Range<usize>,
-    ) -> Result<Vec<u8>, BackendError> {
+    fn encode(&self, codes: &&BuildCodes, codec: &BuildCodec, codebook: &Codebook, range: Range<usize>) -> Result<Vec<u8>, BackendError> {
         let width = codebook.subspaces();
         let mut out = vec![0; range.len() * width];
         out.par_chunks_mut(ENCODE_ROWS * width).enumerate().for_each(|(chunk, out)| {

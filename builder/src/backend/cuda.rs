@@ -8,6 +8,7 @@ pub mod driver;
 pub mod images;
 mod moves;
 pub mod nvidia;
+mod roofs;
 pub mod shape;
 
 pub use arena::Buffer;
@@ -315,7 +316,8 @@ impl Backend for Cuda {
     fn candidates(&self, reservoirs: &DeviceReservoirs, nodes: &[u32]) -> Result<Vec<Vec<u64>>, BackendError> {
         let width = reservoirs.width as u64;
         // Entries move as pairs of 32-bit numbers.
-        let runs: Vec<u64> = nodes.iter().zip(0u64..).flat_map(|(&node, at)| [u64::from(node) * width * 2, at * width * 2, width * 2]).collect();
+        let runs: Vec<u64> =
+            nodes.iter().zip(0u64..).flat_map(|(&node, at)| [u64::from(node) * width * 2, at * width * 2, width * 2]).collect();
         let (gathered, runs) = (self.room::<u64>(nodes.len() as u64 * width)?, self.up(&runs)?);
         let args = [place_of(&reservoirs.entries), place_of(&runs), place_of(&gathered)];
         self.launch("groups", "copy_runs", nodes.len() as u64, 256, 0, &args)?;
@@ -365,13 +367,7 @@ impl Backend for Cuda {
         Ok(graph)
     }
 
-    fn encode(
-        &self,
-        rows: &DeviceRows<'_>,
-        codec: &BuildCodec,
-        codebook: &Codebook,
-        range: Range<usize>,
-    ) -> Result<Vec<u8>, BackendError> {
+    fn encode(&self, rows: &DeviceRows<'_>, codec: &BuildCodec, codebook: &Codebook, range: Range<usize>) -> Result<Vec<u8>, BackendError> {
         let (count, subspaces) = (range.len() as u64, codebook.subspaces() as u64);
         let tables = codebook.tables();
         let offsets = self.up(&tables.offsets)?;

@@ -8,7 +8,7 @@ use roxanne_core::id::NodeId;
 const TASK_GROUPS: usize = 16;
 
 /// Cuts `out` into pieces of the given lengths.
-fn pieces<'a, T>(mut out: &'a mut [T], lengths: impl Iterator<Item = usize>) -> Vec<&'a mut [T]> {
+fn pieces<T>(mut out: &mut [T], lengths: impl Iterator<Item = usize>) -> Vec<&mut [T]> {
     lengths
         .map(|length| {
             let (piece, rest) = std::mem::take(&mut out).split_at_mut(length);

@@ -18,8 +18,8 @@ use super::{Backend, BackendError, BuildCodes, Groups, Selection, cpu::Cpu, move
 use device::{Gpu, GpuError};
 use offers::{HostReservoirs, Offers};
 use rayon::prelude::*;
-use roxanne_core::{build_codes::BuildCodec, graph::Graph, id::NodeId, pq::Codebook, prune::PruneParams, tile::BuildMetric};
 use rows::{Resident, Rows};
+use roxanne_core::{build_codes::BuildCodec, graph::Graph, id::NodeId, pq::Codebook, prune::PruneParams, tile::BuildMetric};
 use std::{
     ops::Range,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -160,13 +160,7 @@ impl Backend for Wgpu {
         self.either(on_device, || Ok(self.cpu.prune_rows(rows.codes, reservoirs.n(), params, sorted)))
     }
 
-    fn encode(
-        &self,
-        rows: &WgpuRows<'_>,
-        codec: &BuildCodec,
-        codebook: &Codebook,
-        range: Range<usize>,
-    ) -> Result<Vec<u8>, BackendError> {
+    fn encode(&self, rows: &WgpuRows<'_>, codec: &BuildCodec, codebook: &Codebook, range: Range<usize>) -> Result<Vec<u8>, BackendError> {
         let spread = codec.build_metric() == BuildMetric::Hamming;
         self.either(
             || self.gpu.encode(&codebook.tables(), spread, rows.rows()?, range.clone()),

@@ -3,7 +3,7 @@
 use super::{Limits, Shape, print_json, refuse_existing};
 use crate::{failure::Failure, interrupt, key_file, parse, progress, text};
 use roxanne_builder::{BuildError, Builder, Device, Phase, Report};
-use roxanne_core::{ErrorClass, dataset::Dataset, metric::Metric};
+use roxanne_core::{dataset::Dataset, metric::Metric};
 use serde_json::{Value, json};
 use std::{
     io::{self, Write},

@@ -2,7 +2,7 @@
 
 use super::{Limits, Shape, print_json};
 use crate::{failure::Failure, interrupt, parse, text};
-use roxanne_builder::{Builder, Plan};
+use roxanne_builder::{Builder, Device, Plan};
 use roxanne_core::{dataset::Dataset, metric::Metric};
 use serde_json::json;
 use std::io::{self, Write};
@@ -24,6 +24,9 @@ pub(crate) struct Args {
     shape: Shape,
     #[command(flatten)]
     limits: Limits,
+    /// Where it will be computed: decides which RAM must fit, and whether --vram counts
+    #[arg(long, default_value = "auto")]
+    device: Device,
     /// Plan for the first rows only
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
@@ -36,7 +39,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     interrupt::leaves_at_once();
     let dataset = Dataset::open(&args.input)?.limit(args.limit.unwrap_or(u64::MAX));
     let plan = Builder::new(args.metric).params(args.shape.params(1)).dataset(dataset).plan()?;
-    let fits = plan.check(&args.limits.budget());
+    let fits = plan.check(&args.limits.budget(), &args.device);
     print(&plan, fits.is_ok(), args, out)?;
     Ok(fits?)
 }
@@ -55,13 +58,24 @@ fn print(plan: &Plan, fits: bool, args: &Args, out: &mut dyn Write) -> io::Resul
             "index_bytes": plan.index_bytes,
             "peak_ram_bytes": plan.peak_ram_bytes,
             "serve_ram_bytes": plan.serve_ram_bytes,
-            "device_memory_bytes": {"least": plan.device_memory.least, "best": plan.device_memory.best},
+            "on_device": {
+                "least_bytes": plan.on_device.least_bytes,
+                "best_bytes": plan.on_device.best_bytes,
+                "peak_ram_bytes": plan.on_device.peak_ram_bytes,
+            },
             "disk_bytes": plan.disk_bytes,
             "fits": fits,
         });
         return print_json(out, &value);
     }
     let of = |limit: Option<u64>| limit.map_or(String::new(), |limit| format!(" of {} allowed", text::bytes(limit)));
+    let on_device = format!(
+        "{} of its memory (better {}){} and {} RAM",
+        text::bytes(plan.on_device.least_bytes),
+        text::bytes(plan.on_device.best_bytes),
+        of(args.limits.vram),
+        text::bytes(plan.on_device.peak_ram_bytes)
+    );
     let lines = [
         ("vectors", format!("{} x {} {}, {}", text::count(plan.n), plan.dim, plan.element, plan.metric)),
         ("page", format!("{} with {} nodes of {} bytes", text::bytes(plan.page_bytes as u64), plan.records_per_page, plan.record_bytes)),
@@ -69,7 +83,7 @@ fn print(plan: &Plan, fits: bool, args: &Args, out: &mut dyn Write) -> io::Resul
         ("index", text::bytes(plan.index_bytes)),
         ("RAM to build", format!("{}{}", text::bytes(plan.peak_ram_bytes), of(args.limits.ram))),
         ("disk to build", format!("{}{}", text::bytes(plan.disk_bytes), of(args.limits.disk))),
-        ("on a GPU", format!("{} of its memory, better {}{}", text::bytes(plan.device_memory.least), text::bytes(plan.device_memory.best), of(args.limits.vram))),
+        ("on a CUDA device", on_device),
         ("RAM to serve", text::bytes(plan.serve_ram_bytes)),
     ];
     text::pairs(out, &lines)

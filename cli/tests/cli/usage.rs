@@ -98,13 +98,30 @@ fn an_index_beyond_the_budget_is_not_opened() {
 }
 
 #[test]
-fn a_device_that_this_version_does_not_know_is_said_to_be_absent() {
+fn a_device_that_is_not_there_is_said_to_be_absent_and_the_cpu_is_named() {
     let place = Place::new();
-    for device in ["cuda:0", "wgpu"] {
+    for device in ["cuda:999", "wgpu:no-adapter-is-called-so"] {
         roxanne(&["build", SMALL, "-o", &place.at("x"), "--device", device]).failed(8, &[device, "cpu"]);
     }
+    // Refused by the plan, before any device is looked for.
+    roxanne(&["build", SMALL, "-o", &place.at("x"), "--device", "cuda:0", "--vram", "1M"]).failed(4, &["device memory", "1048576"]);
     assert!(place.names().is_empty());
     place.build(SMALL, "x", &["--device", "cpu"]);
+}
+
+#[test]
+fn the_devices_of_this_machine_are_listed_and_one_can_be_measured() {
+    let found = roxanne(&["doctor", "--json"]).well().stdout;
+    assert!(found.contains("\"device\":\"cuda:0\"") && found.contains("\"device\":\"wgpu"), "{found}");
+    let args = ["bench-gpu", "--device", "cpu", "--vectors", "1500", "--dims", "96", "--builds", "1200", "--json"];
+    let found = roxanne(&args).well().stdout;
+    for name in
+        ["\"name\":\"leaf_knn\"", "\"name\":\"assign\"", "\"name\":\"prune\"", "\"name\":\"build_1k\"", "\"commit\":", "\"floor\":null"]
+    {
+        assert!(found.contains(name), "{name} is not in {found}");
+    }
+    roxanne(&["bench-gpu", "--device", "auto"]).failed(2, &["cuda:0"]);
+    roxanne(&["bench-gpu", "--device", "cpu", "--builds", "1M"]).failed(2, &["--builds"]);
 }
 
 #[test]

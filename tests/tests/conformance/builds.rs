@@ -6,8 +6,8 @@ use crate::{
     present::{cpu, present},
 };
 use roxanne_builder::{
-    BuildError, BuildParams, Builder, Device,
-    backend::{Backend, BackendError, BuildCodes},
+    BuildError, BuildParams, Builder, Device, Observer,
+    backend::{Backend, BackendError, BuildCodes, wgpu::Wgpu},
     graph_build::{BuiltGraph, build_graph},
     progress::{Silent, Watch},
 };
@@ -20,11 +20,10 @@ fn built<B: Backend>(codes: BuildCodes, params: &BuildParams, backend: &B) -> Re
     build_graph(codes, &graph, backend, &Watch::new(&Silent, &AtomicBool::new(false)))
 }
 
+/// Rows of the sample, which the binary carries: it may run on a machine that has nothing else of the repository.
 fn sift(n: usize) -> BuildCodes {
-    let dataset = Dataset::open(SIFT_BASE).unwrap();
-    let mut bytes = Vec::new();
-    dataset.read_rows(0, n, &mut bytes).unwrap();
-    BuildCodes { metric: BuildMetric::L2, stride: 128, bytes }
+    let file = include_bytes!("../../data/sift-sample.base.u8bin");
+    BuildCodes { metric: BuildMetric::L2, stride: 128, bytes: file[8..][..n * 128].to_vec() }
 }
 
 pub(crate) fn graphs<B: Backend>(backend: &B, effort: Effort) {
@@ -63,6 +62,32 @@ fn an_index_built_on_a_wgpu_adapter_is_the_same_bytes() {
         let (found, backend) = build("wgpu.rx", Device::Wgpu(None));
         assert!(backend.starts_with("wgpu") && found == expected, "{backend}");
     });
+}
+
+/// Loses the device when a phase begins.
+struct LosesAt<'a>(&'a Wgpu, &'static str);
+
+impl Observer for LosesAt<'_> {
+    fn phase(&self, name: &'static str, _: u64, _: &'static str) {
+        if name == self.1 {
+            self.0.gpu().destroy();
+        }
+    }
+    fn advance(&self, _: u64) {}
+}
+
+#[test]
+fn a_device_lost_in_the_middle_leaves_the_rest_to_the_cpu_with_the_same_result() {
+    let params = BuildParams { max_degree: 20, reservoir: 48, ..BuildParams::default() };
+    let expected = built(sift(900), &params, &cpu("scalar").unwrap()).unwrap();
+    for phase in ["cells", "graph", "prune"] {
+        present("wgpu", crate::present::wgpu(), |wgpu| {
+            let (loses, stop) = (LosesAt(&wgpu, phase), AtomicBool::new(false));
+            let found = build_graph(sift(900), &params.graph(128).unwrap(), &wgpu, &Watch::new(&loses, &stop)).unwrap();
+            assert!(found.graph == expected.graph, "lost at {phase}");
+            assert!(wgpu.name().contains("cpu") && wgpu.name().contains("lost"), "{}", wgpu.name());
+        });
+    }
 }
 
 #[test]

@@ -12,6 +12,13 @@ pub(crate) enum Effort {
     Small,
 }
 
+impl Effort {
+    /// What a device gets: everything, unless `ROXANNE_CASES=small` asks for less, as for a run under compute-sanitizer.
+    pub(crate) fn of_device() -> Effort {
+        if std::env::var("ROXANNE_CASES").is_ok_and(|cases| cases == "small") { Effort::Small } else { Effort::Whole }
+    }
+}
+
 /// What rows hold.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Pattern {

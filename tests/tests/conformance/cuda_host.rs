@@ -206,11 +206,15 @@ impl Driver for HostDriver {
     }
 
     fn launch(&self, launch: &Launch<'_>) -> Result<(), DriverError> {
-        let mut values: Vec<u64> = launch.args.iter().map(|arg| match *arg {
-            Arg::Address(at) => at,
-            Arg::U32(number) => u64::from(number),
-            Arg::U64(number) => number,
-        }).collect();
+        let mut values: Vec<u64> = launch
+            .args
+            .iter()
+            .map(|arg| match *arg {
+                Arg::Address(at) => at,
+                Arg::U32(number) => u64::from(number),
+                Arg::U64(number) => number,
+            })
+            .collect();
         // A little-endian u64 begins with its u32.
         let mut pointers: Vec<*mut c_void> = values.iter_mut().map(|value| std::ptr::from_mut(value).cast()).collect();
         let entry = CString::new(launch.entry).unwrap();

@@ -6,6 +6,10 @@ use std::{fs, path::Path, process::Command};
 fn passes(sources: &[&str], architecture: u32) {
     let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels");
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cuda-host");
+    if !kernels.exists() {
+        println!("SKIPPED cuda-host: {} is not there", kernels.display());
+        return;
+    }
     fs::create_dir_all(&folder).unwrap();
     let program = folder.join(format!("{}-{architecture}", sources[0].replace('/', "-")));
     if let Err(reason) = compile(&kernels, sources, architecture, &[], &program) {

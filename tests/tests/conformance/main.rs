@@ -4,6 +4,9 @@
 //! architectures; `wgpu` and `cuda` run where there is an adapter or a device. One that is absent prints `SKIPPED name: reason`, which
 //! `REQUIRE_BACKENDS=cpu,cuda` turns into a failure. Expected results come from plain loops (`oracle`), never from another backend.
 
+// All of this is test code, also what stands outside of a `#[test]`.
+#![allow(clippy::unwrap_used)]
+
 mod builds;
 mod cases;
 mod cuda_host;
@@ -57,12 +60,24 @@ macro_rules! conformance {
 }
 
 conformance! {
-    cpu_scalar, "cpu-scalar", crate::present::cpu("scalar"), Effort::Whole;
-    cpu_avx2, "cpu-avx2", crate::present::cpu("avx2"), Effort::Whole;
-    cpu_avx512, "cpu-avx512", crate::present::cpu("avx512"), Effort::Whole;
-    cpu_neon, "cpu-neon", crate::present::cpu("neon"), Effort::Whole;
+    cpu_scalar, "cpu", crate::present::cpu("scalar"), Effort::Whole;
+    cpu_avx2, "cpu", crate::present::cpu("avx2"), Effort::Whole;
+    cpu_avx512, "cpu", crate::present::cpu("avx512"), Effort::Whole;
+    cpu_neon, "cpu", crate::present::cpu("neon"), Effort::Whole;
     cuda_host_75, "cuda-host", crate::cuda_host::open(750), Effort::Small;
     cuda_host_80, "cuda-host", crate::cuda_host::open(800), Effort::Small;
     wgpu, "wgpu", crate::present::wgpu(), Effort::Small;
-    cuda, "cuda", crate::present::cuda(), Effort::Whole;
+    cuda, "cuda", crate::present::cuda(), Effort::of_device();
+}
+
+/// Shown in every run of the tests (.config/nextest.toml): a line for each backend that was not judged.
+#[test]
+fn what_is_skipped_is_said() {
+    fn said<B>(label: &str, opened: Result<B, String>) {
+        present::present(label, opened, |_| {});
+    }
+    ["scalar", "avx2", "avx512", "neon"].into_iter().for_each(|level| said("cpu", present::cpu(level)));
+    said("cuda-host", cuda_host::open(800));
+    said("wgpu", present::wgpu());
+    said("cuda", present::cuda());
 }

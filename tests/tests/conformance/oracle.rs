@@ -61,8 +61,7 @@ pub(crate) fn merge(leaves: &Groups, lists: &[u64], k: usize, sets: &mut [BTreeS
 }
 
 pub(crate) fn prune(codes: &BuildCodes, node: u32, candidates: &[u64], params: &PruneParams) -> Vec<NodeId> {
-    let mut candidates: Vec<_> =
-        candidates.iter().map(|&e| Neighbor { distance: entry_distance(e), id: NodeId(entry_row(e)) }).collect();
+    let mut candidates: Vec<_> = candidates.iter().map(|&e| Neighbor { distance: entry_distance(e), id: NodeId(entry_row(e)) }).collect();
     let mut kept = Vec::new();
     robust_prune(NodeId(node), &mut candidates, params, |a, b| distance(codes, a.0, b.0), &mut kept);
     kept

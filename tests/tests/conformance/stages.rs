@@ -174,7 +174,10 @@ pub(crate) fn encode<B: Backend>(backend: &B, effort: Effort) {
         let rows = backend.load(&codes).unwrap();
         for range in [0..n, 3..20, 699..700] {
             let found = backend.encode(&rows, &codec, &codebook, range.clone()).unwrap();
-            assert!(found == expected[range.start * subspaces..range.end * subspaces], "{metric} dim {dim} subspaces {subspaces} {range:?}");
+            assert!(
+                found == expected[range.start * subspaces..range.end * subspaces],
+                "{metric} dim {dim} subspaces {subspaces} {range:?}"
+            );
         }
     }
     assert!(turned.contains(&true) && turned.contains(&false), "both kinds of codebook were meant to be tried");

@@ -18,6 +18,7 @@ use sys::CUevent_flags as EventFlag;
 use super::driver::{Address, Driver, DriverError, Facts, Launch, Ticket};
 use super::images;
 
+mod calls;
 mod found;
 mod handles;
 mod said;
@@ -103,7 +104,7 @@ impl Nvidia {
             ended.wait()?;
             let mut milliseconds = 0.0;
             // SAFETY: both events live, were recorded with timing on one stream, and the later one is reached.
-            let said = unsafe { sys::cuEventElapsedTime(&mut milliseconds, begun.0, ended.0) };
+            let said = unsafe { calls::cuEventElapsedTime(&mut milliseconds, begun.0, ended.0) };
             check(said, 0, format_args!("reading a timer"))?;
             Ok(f64::from(milliseconds) / 1e3)
         })
@@ -164,7 +165,7 @@ impl Driver for Nvidia {
                 return Ok(());
             }
             // SAFETY: touches device memory alone; the stream lives as long as the state.
-            let said = unsafe { sys::cuMemsetD8Async(at, byte, length, state.compute.0) };
+            let said = unsafe { calls::cuMemsetD8Async(at, byte, length, state.compute.0) };
             check(said, 0, format_args!("filling {bytes} bytes"))
         })
     }
@@ -176,7 +177,7 @@ impl Driver for Nvidia {
                 return Ok(());
             }
             // SAFETY: touches device memory alone; the stream lives as long as the state.
-            let said = unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, length, state.compute.0) };
+            let said = unsafe { calls::cuMemcpyDtoDAsync_v2(to, from, length, state.compute.0) };
             check(said, 0, format_args!("copying {bytes} bytes on the device"))
         })
     }
@@ -245,7 +246,7 @@ impl State {
         let length = usize::try_from(bytes).map_err(|_| DriverError::OutOfMemory { asked: bytes })?;
         let mut at: Address = 0;
         // SAFETY: `at` is a place for the answer. The driver refuses to give 0 bytes, so 1 is asked for instead.
-        let said = unsafe { sys::cuMemAlloc_v2(&mut at, length.max(1)) };
+        let said = unsafe { calls::cuMemAlloc_v2(&mut at, length.max(1)) };
         check(said, bytes, format_args!("taking {bytes} bytes"))?;
         self.taken.insert(at);
         Ok(at)
@@ -259,7 +260,7 @@ impl State {
         synchronize()?;
         self.taken.remove(&at);
         // SAFETY: `at` came from `take`, is given back once, and nothing queued uses it.
-        check(unsafe { sys::cuMemFree_v2(at) }, 0, format_args!("giving memory back"))
+        check(unsafe { calls::cuMemFree_v2(at) }, 0, format_args!("giving memory back"))
     }
 
     fn upload(&mut self, to: Address, from: &[u8]) -> Result<(), DriverError> {
@@ -345,7 +346,7 @@ impl Drop for State {
         let _ = self.context.enter().and_then(|()| synchronize());
         for &at in &self.taken {
             // SAFETY: `at` came from `take` and was not given back; nothing queued uses it after the wait above.
-            let _ = unsafe { sys::cuMemFree_v2(at) };
+            let _ = unsafe { calls::cuMemFree_v2(at) };
         }
     }
 }

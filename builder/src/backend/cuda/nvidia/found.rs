@@ -7,6 +7,7 @@ use cudarc::driver::sys;
 use sys::CUdevice_attribute as Attribute;
 
 use super::super::driver::{DriverError, Facts};
+use super::calls;
 use super::said::check;
 
 /// The oldest driver that takes the PTX of the images (CUDA 12.0), as the driver numbers versions; and the name users know it by.
@@ -25,11 +26,11 @@ pub(super) fn load_driver() -> Result<c_int, DriverError> {
     }
     let mut version = 0;
     // SAFETY: `version` is a place for the answer; this call may come before cuInit.
-    let said = unsafe { sys::cuDriverGetVersion(&mut version) };
+    let said = unsafe { calls::cuDriverGetVersion(&mut version) };
     check(said, 0, format_args!("asking for the driver's version")).map_err(unavailable)?;
     check_version(version)?;
     // SAFETY: may be called at any time and more than once.
-    check(unsafe { sys::cuInit(0) }, 0, format_args!("starting the driver")).map_err(unavailable)?;
+    check(unsafe { calls::cuInit(0) }, 0, format_args!("starting the driver")).map_err(unavailable)?;
     Ok(version)
 }
 
@@ -51,7 +52,7 @@ fn version_text(version: c_int) -> String {
 pub(super) fn device_count() -> Result<c_int, DriverError> {
     let mut count = 0;
     // SAFETY: `count` is a place for the answer.
-    check(unsafe { sys::cuDeviceGetCount(&mut count) }, 0, format_args!("counting devices")).map_err(unavailable)?;
+    check(unsafe { calls::cuDeviceGetCount(&mut count) }, 0, format_args!("counting devices")).map_err(unavailable)?;
     if count == 0 {
         return Err(DriverError::Unavailable("the NVIDIA driver shows no device to this process; use --device cpu".to_owned()));
     }
@@ -67,16 +68,16 @@ fn ask(ordinal: c_int, version: c_int) -> Result<Facts, DriverError> {
     let device = device(ordinal)?;
     let mut name = [0_u8; 128];
     // SAFETY: the driver writes at most 127 bytes and a zero; the last byte of `name` is one besides.
-    let said = unsafe { sys::cuDeviceGetName(name.as_mut_ptr().cast(), 127, device) };
+    let said = unsafe { calls::cuDeviceGetName(name.as_mut_ptr().cast(), 127, device) };
     check(said, 0, format_args!("asking for the name of cuda:{ordinal}"))?;
     let mut memory_bytes = 0;
     // SAFETY: `memory_bytes` is a place for the answer.
-    let said = unsafe { sys::cuDeviceTotalMem_v2(&mut memory_bytes, device) };
+    let said = unsafe { calls::cuDeviceTotalMem_v2(&mut memory_bytes, device) };
     check(said, 0, format_args!("asking for the memory of cuda:{ordinal}"))?;
     let number = |which: Attribute| {
         let mut value = 0;
         // SAFETY: `value` is a place for the answer.
-        let said = unsafe { sys::cuDeviceGetAttribute(&mut value, which, device) };
+        let said = unsafe { calls::cuDeviceGetAttribute(&mut value, which, device) };
         check(said, 0, format_args!("asking what cuda:{ordinal} is")).map(|()| u32::try_from(value).unwrap_or(0))
     };
     Ok(Facts {
@@ -104,7 +105,7 @@ pub(super) fn unavailable(error: DriverError) -> DriverError {
 pub(super) fn device(ordinal: c_int) -> Result<sys::CUdevice, DriverError> {
     let mut device = 0;
     // SAFETY: `device` is a place for the answer.
-    check(unsafe { sys::cuDeviceGet(&mut device, ordinal) }, 0, format_args!("looking for cuda:{ordinal}"))?;
+    check(unsafe { calls::cuDeviceGet(&mut device, ordinal) }, 0, format_args!("looking for cuda:{ordinal}"))?;
     Ok(device)
 }
 

@@ -10,6 +10,7 @@ use sys::{CUevent_flags as EventFlag, CUfunction_attribute as FunctionAttribute}
 
 use super::super::driver::{Address, Arg, DriverError, Launch};
 use super::super::images;
+use super::calls;
 use super::found::device;
 use super::said::check;
 
@@ -28,7 +29,7 @@ impl Context {
         let device = device(ordinal)?;
         let mut handle = ptr::null_mut();
         // SAFETY: `handle` is a place for the answer, `device` came from the driver.
-        let said = unsafe { sys::cuDevicePrimaryCtxRetain(&mut handle, device) };
+        let said = unsafe { calls::cuDevicePrimaryCtxRetain(&mut handle, device) };
         check(said, 0, format_args!("opening device cuda:{ordinal}"))?;
         let context = Self { device, handle };
         context.enter()?;
@@ -37,7 +38,7 @@ impl Context {
 
     pub(super) fn enter(&self) -> Result<(), DriverError> {
         // SAFETY: the handle was retained and is released in drop alone.
-        check(unsafe { sys::cuCtxSetCurrent(self.handle) }, 0, format_args!("entering the device's context"))
+        check(unsafe { calls::cuCtxSetCurrent(self.handle) }, 0, format_args!("entering the device's context"))
     }
 
     /// Free bytes and all bytes.
@@ -45,7 +46,7 @@ impl Context {
         self.enter()?;
         let (mut free, mut all) = (0, 0);
         // SAFETY: both are places for answers.
-        check(unsafe { sys::cuMemGetInfo_v2(&mut free, &mut all) }, 0, format_args!("asking for free memory"))?;
+        check(unsafe { calls::cuMemGetInfo_v2(&mut free, &mut all) }, 0, format_args!("asking for free memory"))?;
         Ok((free as u64, all as u64))
     }
 }
@@ -54,8 +55,8 @@ impl Drop for Context {
     fn drop(&mut self) {
         // SAFETY: it was retained once and is released once; no thread is left in it by this one.
         unsafe {
-            let _ = sys::cuCtxSetCurrent(ptr::null_mut());
-            let _ = sys::cuDevicePrimaryCtxRelease_v2(self.device);
+            let _ = calls::cuCtxSetCurrent(ptr::null_mut());
+            let _ = calls::cuDevicePrimaryCtxRelease_v2(self.device);
         }
     }
 }
@@ -66,7 +67,7 @@ impl Stream {
     pub(super) fn new() -> Result<Self, DriverError> {
         let mut stream = ptr::null_mut();
         // SAFETY: `stream` is a place for the answer.
-        let said = unsafe { sys::cuStreamCreate(&mut stream, sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32) };
+        let said = unsafe { calls::cuStreamCreate(&mut stream, sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32) };
         check(said, 0, format_args!("making a stream"))?;
         Ok(Self(stream))
     }
@@ -76,14 +77,14 @@ impl Stream {
     pub(super) fn follow(&self, earlier: &Stream, event: &Event) -> Result<(), DriverError> {
         event.record(earlier)?;
         // SAFETY: both live and are of one context.
-        check(unsafe { sys::cuStreamWaitEvent(self.0, event.0, 0) }, 0, format_args!("joining streams"))
+        check(unsafe { calls::cuStreamWaitEvent(self.0, event.0, 0) }, 0, format_args!("joining streams"))
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
         // SAFETY: made by `new`, destroyed once.
-        let _ = unsafe { sys::cuStreamDestroy_v2(self.0) };
+        let _ = unsafe { calls::cuStreamDestroy_v2(self.0) };
     }
 }
 
@@ -93,7 +94,7 @@ impl Event {
     pub(super) fn new(flags: u32) -> Result<Self, DriverError> {
         let mut event = ptr::null_mut();
         // SAFETY: `event` is a place for the answer.
-        check(unsafe { sys::cuEventCreate(&mut event, flags) }, 0, format_args!("making an event"))?;
+        check(unsafe { calls::cuEventCreate(&mut event, flags) }, 0, format_args!("making an event"))?;
         Ok(Self(event))
     }
 
@@ -104,20 +105,20 @@ impl Event {
 
     pub(super) fn record(&self, stream: &Stream) -> Result<(), DriverError> {
         // SAFETY: both live and are of one context.
-        check(unsafe { sys::cuEventRecord(self.0, stream.0) }, 0, format_args!("recording an event"))
+        check(unsafe { calls::cuEventRecord(self.0, stream.0) }, 0, format_args!("recording an event"))
     }
 
     /// Returns at once when it was never recorded.
     pub(super) fn wait(&self) -> Result<(), DriverError> {
         // SAFETY: it lives.
-        check(unsafe { sys::cuEventSynchronize(self.0) }, 0, format_args!("waiting for the device"))
+        check(unsafe { calls::cuEventSynchronize(self.0) }, 0, format_args!("waiting for the device"))
     }
 }
 
 impl Drop for Event {
     fn drop(&mut self) {
         // SAFETY: made by `new`, destroyed once.
-        let _ = unsafe { sys::cuEventDestroy_v2(self.0) };
+        let _ = unsafe { calls::cuEventDestroy_v2(self.0) };
     }
 }
 
@@ -128,7 +129,7 @@ impl Pinned {
     pub(super) fn new(flags: u32) -> Result<Self, DriverError> {
         let mut memory: *mut c_void = ptr::null_mut();
         // SAFETY: `memory` is a place for the answer.
-        let said = unsafe { sys::cuMemHostAlloc(&mut memory, SLOT_BYTES, flags) };
+        let said = unsafe { calls::cuMemHostAlloc(&mut memory, SLOT_BYTES, flags) };
         check(said, 0, format_args!("pinning host memory")).map_err(|error| match error {
             DriverError::OutOfMemory { .. } => DriverError::Refused(format!("the host has no {SLOT_BYTES} bytes to pin: free some memory")),
             other => other,
@@ -143,7 +144,7 @@ impl Pinned {
 impl Drop for Pinned {
     fn drop(&mut self) {
         // SAFETY: made by `new`, freed once; `State::drop` has waited for all copies, or the device is lost and the driver refuses.
-        let _ = unsafe { sys::cuMemFreeHost(self.0.cast()) };
+        let _ = unsafe { calls::cuMemFreeHost(self.0.cast()) };
     }
 }
 
@@ -166,7 +167,7 @@ impl Slot {
         // SAFETY: `from` fits the slot (above), and no copy reads the slot any more (the wait).
         unsafe { ptr::copy_nonoverlapping(from.as_ptr(), self.memory.0, from.len()) };
         // SAFETY: the slot has as many bytes; it is written after `passed` alone, and not freed before the driver has waited for this copy.
-        let said = unsafe { sys::cuMemcpyHtoDAsync_v2(to, self.memory.0.cast(), from.len(), stream.0) };
+        let said = unsafe { calls::cuMemcpyHtoDAsync_v2(to, self.memory.0.cast(), from.len(), stream.0) };
         check(said, 0, format_args!("copying {} bytes to the device", from.len()))?;
         self.passed.record(stream)
     }
@@ -177,7 +178,7 @@ impl Slot {
         if bytes > 0 {
             // SAFETY: the slot has as many bytes (above); it is read after `passed` alone, and not freed before the driver has waited for
             // this copy.
-            let said = unsafe { sys::cuMemcpyDtoHAsync_v2(self.memory.0.cast(), from, bytes, stream.0) };
+            let said = unsafe { calls::cuMemcpyDtoHAsync_v2(self.memory.0.cast(), from, bytes, stream.0) };
             check(said, 0, format_args!("copying {bytes} bytes from the device"))?;
         }
         self.passed.record(stream)
@@ -199,7 +200,7 @@ impl Module {
     pub(super) fn load(image: &images::Loadable) -> Result<Self, DriverError> {
         let mut module = ptr::null_mut();
         // SAFETY: the image is whole (`images::image` checked it) and tells its own length: an ELF file, or text with its zero.
-        let said = unsafe { sys::cuModuleLoadData(&mut module, image.code.as_ptr().cast()) };
+        let said = unsafe { calls::cuModuleLoadData(&mut module, image.code.as_ptr().cast()) };
         check(said, image.code.len() as u64, format_args!("loading {}", image.name))?;
         Ok(Self(module))
     }
@@ -208,11 +209,11 @@ impl Module {
         let name = CString::new(entry).map_err(|_| DriverError::Refused(format!("no kernel is called {entry:?}")))?;
         let mut handle = ptr::null_mut();
         // SAFETY: the module lives, the name ends with a zero, `handle` is a place for the answer.
-        let said = unsafe { sys::cuModuleGetFunction(&mut handle, self.0, name.as_ptr()) };
+        let said = unsafe { calls::cuModuleGetFunction(&mut handle, self.0, name.as_ptr()) };
         check(said, 0, format_args!("looking for the kernel {entry}"))?;
         let mut shared = 0;
         // SAFETY: the function was just found, `shared` is a place for the answer.
-        let said = unsafe { sys::cuFuncGetAttribute(&mut shared, Function::MOST_SHARED, handle) };
+        let said = unsafe { calls::cuFuncGetAttribute(&mut shared, Function::MOST_SHARED, handle) };
         check(said, 0, format_args!("asking for the shared memory of {entry}"))?;
         Ok(Function { handle, shared_bytes: u32::try_from(shared).unwrap_or(0) })
     }
@@ -221,7 +222,7 @@ impl Module {
 impl Drop for Module {
     fn drop(&mut self) {
         // SAFETY: made by `load`, unloaded once; nothing of it runs after `State::drop` has waited.
-        let _ = unsafe { sys::cuModuleUnload(self.0) };
+        let _ = unsafe { calls::cuModuleUnload(self.0) };
     }
 }
 
@@ -246,7 +247,7 @@ impl Function {
         // call returns: number and widths are those of `args` (`images::check_args`), and each pointer has 8 bytes. What the kernel does
         // to device memory is the contract of kernels/README.md.
         let said = unsafe {
-            sys::cuLaunchKernel(self.handle, grid, 1, 1, block, 1, 1, shared_bytes, stream.0, pointers.as_mut_ptr(), ptr::null_mut())
+            calls::cuLaunchKernel(self.handle, grid, 1, 1, block, 1, 1, shared_bytes, stream.0, pointers.as_mut_ptr(), ptr::null_mut())
         };
         check(said, 0, format_args!("launching {entry}, {grid} blocks of {block} threads with {shared_bytes} bytes of shared memory"))
     }
@@ -255,7 +256,7 @@ impl Function {
         if bytes > self.shared_bytes {
             let value = c_int::try_from(bytes).unwrap_or(c_int::MAX);
             // SAFETY: the function's module is loaded.
-            let said = unsafe { sys::cuFuncSetAttribute(self.handle, Self::MOST_SHARED, value) };
+            let said = unsafe { calls::cuFuncSetAttribute(self.handle, Self::MOST_SHARED, value) };
             check(said, 0, format_args!("giving {entry} {bytes} bytes of shared memory a block"))?;
             self.shared_bytes = bytes;
         }
@@ -274,7 +275,7 @@ fn value_of(arg: Arg) -> u64 {
 /// Waits for all streams of the current context.
 pub(super) fn synchronize() -> Result<(), DriverError> {
     // SAFETY: asks for nothing.
-    check(unsafe { sys::cuCtxSynchronize() }, 0, format_args!("waiting for the device"))
+    check(unsafe { calls::cuCtxSynchronize() }, 0, format_args!("waiting for the device"))
 }
 
 #[cfg(test)]

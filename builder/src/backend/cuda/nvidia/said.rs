@@ -4,31 +4,28 @@
 use std::ffi::{CStr, c_char};
 use std::{fmt, ptr};
 
-use cudarc::driver::sys;
-
 use super::super::driver::DriverError;
+use super::calls;
 
 /// What the driver said. `asked` is told when memory is short; `doing` begins the message else.
-pub(super) fn check(said: sys::CUresult, asked: u64, doing: fmt::Arguments<'_>) -> Result<(), DriverError> {
-    // A number at once, and only compared as one: newer drivers have codes that the enum does not list.
-    let code = said as u32;
-    if code == 0 { Ok(()) } else { Err(judge(code, &words_of(said), asked, doing)) }
+pub(super) fn check(said: u32, asked: u64, doing: fmt::Arguments<'_>) -> Result<(), DriverError> {
+    if said == 0 { Ok(()) } else { Err(judge(said, &words_of(said), asked, doing)) }
 }
 
 /// The driver's own name and text for a code.
-fn words_of(said: sys::CUresult) -> String {
+fn words_of(said: u32) -> String {
     let (mut name, mut text) = (ptr::null(), ptr::null());
     // SAFETY: both are places for answers, which stay null for a code that the driver does not know.
     unsafe {
-        let _ = sys::cuGetErrorName(said, &mut name);
-        let _ = sys::cuGetErrorString(said, &mut text);
+        let _ = calls::cuGetErrorName(said, &mut name);
+        let _ = calls::cuGetErrorString(said, &mut text);
     }
     let words = |from: *const c_char| match from.is_null() {
         true => "unknown to the driver itself".into(),
         // SAFETY: the driver answers with strings that end with a zero and live as long as it.
         false => unsafe { CStr::from_ptr(from) }.to_string_lossy(),
     };
-    format!("{} ({}), {}", words(name), said as u32, words(text))
+    format!("{} ({said}), {}", words(name), words(text))
 }
 
 pub(super) fn judge(code: u32, words: &str, asked: u64, doing: fmt::Arguments<'_>) -> DriverError {
@@ -56,8 +53,8 @@ fn is_sticky(code: u32) -> bool {
         714..=719 | 721 => true,
         // System not ready; the multi-process server gone or this client ended by it.
         802 | 806 | 807 | 810 => true,
-        // Unknown.
-        999 => true,
+        // A device outside of CUDA that work waited for; unknown.
+        911 | 999 => true,
         _ => false,
     }
 }
@@ -68,7 +65,7 @@ mod tests {
 
     #[test]
     fn every_code_is_memory_loss_or_refusal_and_keeps_the_drivers_words() {
-        let lost = [4, 46, 201, 214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 802, 806, 807, 810, 999];
+        let lost = [4, 46, 201, 214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 802, 806, 807, 810, 911, 999];
         for code in 1..=1000 {
             match judge(code, "CUDA_ERROR_SO_AND_SO", 77, format_args!("launching it")) {
                 DriverError::OutOfMemory { asked } => assert_eq!((code, asked), (2, 77)),
