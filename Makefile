@@ -21,6 +21,8 @@ SHELL := /bin/bash
 
 CARGO_TARGET_DIR ?= $(HOME)/.cache/roxanne-target
 export CARGO_TARGET_DIR
+# Mesa has something to say on stderr where there is no screen.
+export NODEVICE_SELECT := 1
 
 # The kernels' compiler, installed once beside the build outputs. Its wheel is for x86-64 Linux with glibc; elsewhere `make test` holds the
 # committed images against their hashes, and kernels cannot be built.
@@ -88,7 +90,7 @@ nvrtc:
 # What the tests of the GPU backends run on where there is no GPU: a C++ compiler, and a Vulkan driver that computes on the CPU.
 setup: rust
 	@command -v c++ >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends g++; }
-	@ls /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json 2>/dev/null | grep --quiet . || { apt-get update && apt-get install --yes --no-install-recommends mesa-vulkan-drivers libvulkan1; }
+	@[ -n "$$(ls /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json 2>/dev/null)" ] || { apt-get update && apt-get install --yes --no-install-recommends mesa-vulkan-drivers libvulkan1; }
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
 	@cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest --version $(NEXTEST_VERSION)
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny --version $(DENY_VERSION)

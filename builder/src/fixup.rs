@@ -36,17 +36,18 @@ pub fn link_unreachable(
     graph: &mut Graph,
 ) -> Result<u64, BackendError> {
     let n = graph.n();
+    if graph.reached_from(entry) == n as u64 {
+        return Ok(0);
+    }
     let mut reached = vec![false; n];
     // Reached nodes in the order they were reached: the last resort looks for room from the youngest back.
     let mut order = graph.reach(entry, &mut reached);
-    if order.len() == n {
-        return Ok(0);
-    }
     let mut has_in_edge = vec![false; n];
     for node in 0..n as u32 {
         graph.neighbors(NodeId(node)).iter().for_each(|neighbor| has_in_edge[neighbor.index()] = true);
     }
-    let unreached = |in_edge: bool| (0..n as u32).filter(|&i| !reached[i as usize] && has_in_edge[i as usize] == in_edge).collect::<Vec<_>>();
+    let unreached =
+        |in_edge: bool| (0..n as u32).filter(|&i| !reached[i as usize] && has_in_edge[i as usize] == in_edge).collect::<Vec<_>>();
     let nodes = [unreached(false), unreached(true)].concat();
     let (mut added, mut search) = (0, BeamSearch::default());
     let room = |graph: &Graph, from: NodeId| graph.neighbors(from).len() < graph.max_degree();

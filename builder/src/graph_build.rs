@@ -106,9 +106,9 @@ pub fn build_graph<B: Backend>(codes: BuildCodes, params: &GraphParams, backend:
     watch.phase("reach", n as u64, "rows");
     let entry = fixup::entry_point(&codes, params.seed);
     work.fixed_edges = fixup::link_unreachable(&codes, |nodes| backend.candidates(&reservoirs, nodes), entry, &mut graph)?;
-    let reached = graph.reach(entry, &mut vec![false; n]).len();
-    if reached != n {
-        return Err(BuildError::Unreachable { reached: reached as u64, n: n as u64, max_degree: params.prune.max_degree });
+    let reached = graph.reached_from(entry);
+    if reached != n as u64 {
+        return Err(BuildError::Unreachable { reached, n: n as u64, max_degree: params.prune.max_degree });
     }
     watch.advance(n as u64)?;
     Ok(BuiltGraph { codes, order, graph, entry, work })

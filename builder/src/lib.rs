@@ -449,7 +449,7 @@ impl Builder {
         watch.phase("order and codes", 2 * n as u64, "rows");
         let identity: Vec<NodeId> = (0..n as u32).map(NodeId).collect();
         let (order, trained) = rayon::join(
-            || shuffle::page_order(&graph, entry, layout.per_page, watch),
+            || shuffle::page_order(&graph, layout.per_page, watch),
             || -> Result<_, BuildError> {
                 let (codebook, training) = codebook::train(&codes, &codec, self.metric, plan.code_bytes, self.params.seed)?;
                 let mut pq = Vec::with_capacity(n * plan.code_bytes);

@@ -2,7 +2,7 @@
 
 use crate::{
     BuildError, BuildParams, Device, backend::cpu::BATCH_MEMBERS, codebook::auto_pq_bytes, input::CODEC_SAMPLE, nav_params,
-    partition::PartitionParams, reservoir::Reservoirs,
+    partition::PartitionParams, reservoir::Reservoirs, shuffle,
 };
 use roxanne_core::{
     budget::Budget,
@@ -47,7 +47,7 @@ fn device_memory(n: u64, stride: u64, reservoir: u64, fanout: u64) -> (u64, u64)
     let members = n * fanout;
     let smallest = members.min((members / 1000 * 8).max(100_000));
     let with = |members: u64| resident + members * DEVICE_MEMBER_BYTES * 3 / 2;
-    (with(smallest), with(members.min(DEVICE_BATCH)))
+    (with(smallest), with(members.min(DEVICE_BATCH.max(smallest))))
 }
 
 /// What a build will take and give.
@@ -108,7 +108,7 @@ pub fn plan(dataset: &Dataset, metric: Metric, params: &BuildParams, key_bytes: 
     let clusters = n * 10 * 4;
     let batch = 3 * BATCH_MEMBERS.min(n * 10) * (8 * params.leaf_k as u64 + 8);
     let sample = CODEC_SAMPLE.min(n) * 8 * codec.build_dim() as u64;
-    let order = codes + graph + n * 6 * params.max_degree as u64 + n * code_bytes as u64 + 20 * n;
+    let order = codes + graph + n * shuffle::NODE_BYTES + n * code_bytes as u64 + 20 * n;
     let peak = |phases: [u64; 5]| BASE_RAM + phases.into_iter().max().unwrap_or(0);
     let top = 2 * codes + 4 * clusters + 4 * n;
     let peak_ram_bytes = peak([sample, top, codes + reservoirs + 2 * clusters + batch, codes + reservoirs + graph + 6 * n, order]);

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-/// Hears of phases and of work done in them. Called from the building thread.
+/// Hears of phases and of work done in them; from any thread of the build, one at a time or several.
 pub trait Observer: Send + Sync {
     /// A phase begins that will take `total` units.
     fn phase(&self, name: &'static str, total: u64, unit: &'static str);

@@ -1,6 +1,8 @@
 //! A directed graph of bounded degree in RAM: one row of neighbors a node.
 
 use crate::id::NodeId;
+use rayon::prelude::*;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Rows [n x max_degree], of which each node uses its first `degree`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +76,23 @@ impl Graph {
         seen.iter().filter(|&&s| !s).count() as u64
     }
 
+    /// How many nodes `from` leads to, itself included: breadth first, each level in parallel.
+    pub fn reached_from(&self, from: NodeId) -> u64 {
+        let reached: Vec<AtomicU64> = (0..self.n().div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        let is_new = |node: &NodeId| {
+            let (word, bit) = (&reached[node.index() / 64], 1 << (node.index() % 64));
+            // Most edges lead back to what is reached already, and a look is cheaper than a write.
+            word.load(Relaxed) & bit == 0 && word.fetch_or(bit, Relaxed) & bit == 0
+        };
+        let mut level: Vec<NodeId> = Some(from).into_iter().filter(is_new).collect();
+        let mut count = 0;
+        while !level.is_empty() {
+            count += level.len() as u64;
+            level = level.par_iter().flat_map_iter(|&node| self.neighbors(node).iter().copied().filter(is_new)).collect();
+        }
+        count
+    }
+
     /// Marks every node that `from` leads to (itself included) in `reached` and returns the newly marked, in breadth-first order.
     pub fn reach(&self, from: NodeId, reached: &mut [bool]) -> Vec<NodeId> {
         let mut order = Vec::new();
@@ -96,6 +115,7 @@ impl Graph {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::CounterRng;
 
     #[test]
     fn a_full_row_takes_no_more_and_reach_follows_edges_one_way() {
@@ -107,5 +127,23 @@ mod tests {
         assert_eq!(graph.reach(NodeId(0), &mut reached), [NodeId(0), NodeId(1), NodeId(2)]);
         assert_eq!(graph.reach(NodeId(3), &mut reached), [NodeId(3)]);
         assert_eq!((graph.edge_count(), graph.without_in_edge()), (3, 1));
+    }
+
+    #[test]
+    fn as_many_are_reached_in_parallel_as_one_after_the_other() {
+        for (n, degree) in [(1, 1), (2, 1), (63, 2), (65, 3), (5000, 1), (5000, 2), (5000, 7)] {
+            let rng = CounterRng::new(n as u64).part(degree as u64);
+            let mut graph = Graph::new(n, degree);
+            for node in 0..n as u32 {
+                // Every seventh is a dead end; loops and double edges occur.
+                let edges = if node % 7 == 6 { 0 } else { degree as u64 };
+                let row: Vec<NodeId> = (0..edges).map(|e| NodeId(rng.part(e).below(u64::from(node), n as u64) as u32)).collect();
+                graph.set(NodeId(node), &row);
+            }
+            for from in [0, n as u32 / 2, n as u32 - 1].map(NodeId) {
+                let one_by_one = graph.reach(from, &mut vec![false; n]).len() as u64;
+                assert_eq!(graph.reached_from(from), one_by_one, "n {n} degree {degree} from {from:?}");
+            }
+        }
     }
 }

@@ -157,11 +157,11 @@ pub struct Tables<'a> {
     pub offsets: Vec<u32>,
     /// Fixed point of `y` and of the centroids.
     pub fraction_bits: u32,
-    /// [dim][dim], 1.0 being 2^14.
+    /// [dim x dim], 1.0 being 2^14.
     pub rotation: Option<Vec<i16>>,
-    /// [dim][CENTROIDS].
+    /// [dim x CENTROIDS].
     pub centroids: &'a [i16],
-    /// [subspaces][CENTROIDS].
+    /// [subspaces x CENTROIDS].
     pub starts: Vec<i32>,
 }
 

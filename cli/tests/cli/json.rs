@@ -152,9 +152,14 @@ fn vectors_survive_every_format_and_build_the_same_index() {
 fn doctor_tells_what_the_machine_offers() {
     let place = Place::new();
     let value = roxanne(&["doctor", "--disk", place.root().to_str().unwrap(), "--json"]).well().json();
-    has(&value, &["version", "cpu", "ram", "io_uring", "disk", "gpu"]);
+    has(&value, &["version", "cpu", "ram", "io_uring", "disk", "gpus"]);
     has(&value["cpu"], &["name", "threads", "simd", "simd_available"]);
-    assert!(value["io_uring"]["available"].is_boolean() && value["gpu"]["available"] == false);
+    assert!(value["io_uring"]["available"].is_boolean());
+    for gpu in value["gpus"].as_array().unwrap() {
+        has(gpu, &["device", "available", "memory_bytes"]);
+        let told = if gpu["available"] == true { "name" } else { "reason" };
+        assert!(!gpu[told].as_str().unwrap().is_empty(), "{gpu}");
+    }
     assert!(value["disk"]["reads_per_second_depth_1"].as_f64().unwrap() > 0.0);
     assert!(place.names().is_empty(), "its file is gone");
     roxanne(&["doctor", "--disk", &place.at("absent")]).failed(3, &["absent"]);

@@ -12,7 +12,7 @@ pub(super) const MERGE_WIDTH: usize = 512;
 const LEAST_HALF: usize = 32;
 
 impl Gpu {
-    /// The nearest `width` (1 to [`MERGE_WIDTH`]) distinct entries of each row's run and its offers, sorted.
+    /// The nearest `width` (1 to `MERGE_WIDTH`) distinct entries of each row's run and its offers, sorted.
     ///
     /// `reservoirs` [n x width] are sorted runs, `lengths[row]` long. `rows` are the rows with offers, rising; `rows[i]` gets
     /// `offers[offer_offsets[i] .. offer_offsets[i + 1]]`, entries in any order. What lies behind a run is left as it is. On an error some

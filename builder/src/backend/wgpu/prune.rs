@@ -13,7 +13,7 @@ use roxanne_core::{
 
 /// The widest reservoir that the shader prunes.
 pub(super) const PRUNE_WIDTH: usize = 1024;
-/// Rows of one submission: with [`PRUNE_WIDTH`], rows of 8 KiB and a slow device still not long.
+/// Rows of one submission: with `PRUNE_WIDTH`, rows of 8 KiB and a slow device still not long.
 const BATCH_ROWS: usize = 1 << 16;
 
 /// What a batch prunes, in the shader's terms.
@@ -27,7 +27,7 @@ impl Gpu {
     /// RobustPrune of the reservoirs `first .. first + degrees.len()`, as `roxanne_core::prune`.
     ///
     /// `reservoirs` [n x width] are sorted runs of entries `distance << 32 | id`, `lengths[row]` long, none twice; width is at most
-    /// [`PRUNE_WIDTH`]. `neighbors` [degrees.len() x max_degree] in (distance, id) order, zeros behind the last.
+    /// `PRUNE_WIDTH`. `neighbors` [degrees.len() x max_degree] in (distance, id) order, zeros behind the last.
     ///
     /// # Errors
     /// Shapes that do not fit each other, an alpha below 1 or of numbers beyond 16 bits; a device that is lost, refuses, or has no room
