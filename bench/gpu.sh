@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Everything that needs a CUDA device, in one run: conformance, compute-sanitizer, equal bytes of a million vectors, bench-gpu.
 #
-#   bench/gpu.sh BINARIES OUT [STEP...]     steps: facts conformance memcheck racecheck bytes stages builds; all of them without one
+#   bench/gpu.sh BINARIES OUT [STEP...]     steps: facts conformance memcheck racecheck bytes stages builds build100; all of them without one
 #
-# BINARIES holds `roxanne` and `conformance` (a test binary: cargo test --locked --package roxanne-tests --test conformance --no-run), which may
-# have been built, and stripped, on another machine. OUT gets a log of each step and bench-gpu's JSON; put them under bench/results/.
+# BINARIES holds `roxanne` and `conformance` (a test binary: cargo test --locked --package roxanne-tests --test conformance --no-run), built,
+# for figures with --release, and stripped on another machine if need be. OUT gets a log of each step and bench-gpu's JSON; put them under
+# bench/results/. Where one call may last 10 minutes: `facts conformance bytes stages`, then `memcheck racecheck`, then `builds`, then `build100`.
 set -uo pipefail
 
 binaries=$(realpath "$1") out=$(realpath "$2")
 shift 2
 steps=("$@")
-[ ${#steps[@]} -gt 0 ] || steps=(facts conformance memcheck racecheck bytes stages builds)
+[ ${#steps[@]} -gt 0 ] || steps=(facts conformance memcheck racecheck bytes stages builds build100)
 failed=0
 
 # Runs a step with a time limit in seconds; what it prints goes to its log.
@@ -31,7 +32,7 @@ facts() {
 }
 
 conformance() {
-    REQUIRE_BACKENDS=cpu,cuda "$binaries/conformance" cuda:: cpu_ --nocapture --test-threads 8
+    REQUIRE_BACKENDS=cpu,cuda "$binaries/conformance" cuda:: cpu_scalar:: cpu_avx2:: cpu_avx512:: --nocapture --test-threads 8
 }
 
 # A clean tool says 0 errors; one small test each, as everything is hundreds of times slower under it.
@@ -57,15 +58,18 @@ bytes() {
 }
 
 stages() { "$binaries/roxanne" bench-gpu --builds none --json >"$out/stages.json"; }
-builds() { "$binaries/roxanne" bench-gpu --dims 128 --json >"$out/builds.json"; }
+builds() { "$binaries/roxanne" bench-gpu --dims 128 --builds 1000000,10000000 --json >"$out/builds.json"; }
+build100() { "$binaries/roxanne" bench-gpu --vectors 100000 --dims 128 --builds 100000000 --json >"$out/build100.json"; }
 
-export -f facts conformance sanitized bytes stages builds
+export -f facts conformance sanitized bytes stages builds build100
+export PATH=$PATH:/usr/local/cuda/bin
 export binaries out
 step facts 60 bash -c facts
-step conformance 240 bash -c conformance
-step memcheck 300 bash -c 'sanitized memcheck'
-step racecheck 300 bash -c 'sanitized racecheck'
-step bytes 240 bash -c bytes
-step stages 240 bash -c stages
-step builds 500 bash -c builds
+step conformance 150 bash -c conformance
+step memcheck 270 bash -c 'sanitized memcheck'
+step racecheck 270 bash -c 'sanitized racecheck'
+step bytes 180 bash -c bytes
+step stages 180 bash -c stages
+step builds 400 bash -c builds
+step build100 560 bash -c build100
 exit $failed

@@ -215,8 +215,8 @@ pub trait Backend: Sync {
     /// What to call it in reports.
     fn name(&self) -> String;
 
-    /// Members of clusters that are best cut to leaves, compared and merged at once. It changes no result.
-    fn batch_members(&self) -> u64;
+    /// Members of clusters that are best cut to leaves, compared and merged at once, with `leaf_k` neighbors each. It changes no result.
+    fn batch_members(&self, leaf_k: usize) -> u64;
 
     /// Waits for what was begun, so that a clock tells the truth.
     ///

@@ -119,9 +119,40 @@ pub enum BuildError {
         /// The degree it was tried with.
         max_degree: usize,
     },
+    /// A checkpoint that is not of this build.
+    #[error(
+        "{path}: the checkpoint of another build (other parameters, shards or input); it was left as it is: \
+         run that build again to finish it, or start over with --fresh"
+    )]
+    OtherCheckpoint {
+        /// Its directory.
+        path: PathBuf,
+    },
+    /// More vectors near each other than a sample told.
+    #[error("a shard of {members} vectors where {planned} were planned for: build with more shards (--shards {more}) or more memory", more = shards + shards / 4 + 1)]
+    ShardOutgrown {
+        /// It has.
+        members: u64,
+        /// It may have.
+        planned: u64,
+        /// Shards of the build.
+        shards: usize,
+    },
+    /// Shards live on disk.
+    #[error("a rehearsal of {shards} shards: only a build that fits memory can be rehearsed; allow it more")]
+    RehearsalShards {
+        /// By the plan.
+        shards: usize,
+    },
     /// A stop was asked for.
     #[error("stopped on request; nothing was left behind")]
     Stopped,
+    /// A stop was asked for in the middle of shards.
+    #[error("stopped on request; what is done is kept in {path}: the same command goes on from there, with --fresh it starts over")]
+    Paused {
+        /// The checkpoint.
+        path: PathBuf,
+    },
 }
 
 impl BuildError {
@@ -130,11 +161,11 @@ impl BuildError {
         match self {
             BuildError::NoInput | BuildError::Param { .. } | BuildError::PqBytes { .. } => ErrorClass::Usage,
             BuildError::Dataset(DatasetError::Io { source, .. }) => ErrorClass::of_io(source),
-            BuildError::Budget { .. } => ErrorClass::Budget,
+            BuildError::Budget { .. } | BuildError::ShardOutgrown { .. } | BuildError::RehearsalShards { .. } => ErrorClass::Budget,
             BuildError::Locked { .. } => ErrorClass::Busy,
             BuildError::Format(error) => error.class(),
             BuildError::Backend(_) | BuildError::Threads(_) => ErrorClass::Device,
-            BuildError::Stopped => ErrorClass::Interrupted,
+            BuildError::Stopped | BuildError::Paused { .. } => ErrorClass::Interrupted,
             _ => ErrorClass::BadInput,
         }
     }

@@ -21,11 +21,16 @@ pub fn entry_point(codes: &BuildCodes, seed: u64) -> NodeId {
     NodeId(some.iter().min_by_key(|a| (total(a), **a)).map_or(0, |&a| a as u32))
 }
 
+/// Whether a row of a graph by itself takes one more neighbor.
+pub fn has_room(graph: &Graph, node: NodeId) -> bool {
+    graph.neighbors(node).len() < graph.max_degree()
+}
+
 /// Nodes whose candidates are asked for at once.
 const ASK: usize = 4096;
 
-/// Adds edges until `entry` reaches every node; returns how many. At the end reachability is 100%. `candidates` gives what the reservoirs
-/// of some nodes hold: entries, sorted.
+/// Adds edges until `entry` reaches every node; returns how many. At the end reachability is 100%, unless `room`, which says whether a row
+/// takes one more, says no everywhere. `candidates` gives what the reservoirs of some nodes hold: entries, sorted.
 ///
 /// # Errors
 /// Those of `candidates`.
@@ -34,23 +39,20 @@ pub fn link_unreachable(
     candidates: impl Fn(&[u32]) -> Result<Vec<Vec<u64>>, BackendError>,
     entry: NodeId,
     graph: &mut Graph,
+    room: impl Fn(&Graph, NodeId) -> bool,
 ) -> Result<u64, BackendError> {
     let n = graph.n();
     if graph.reached_from(entry) == n as u64 {
         return Ok(0);
     }
-    let mut reached = vec![false; n];
-    // Reached nodes in the order they were reached: the last resort looks for room from the youngest back.
-    let mut order = graph.reach(entry, &mut reached);
-    let mut has_in_edge = vec![false; n];
-    for node in 0..n as u32 {
-        graph.neighbors(NodeId(node)).iter().for_each(|neighbor| has_in_edge[neighbor.index()] = true);
-    }
+    let mut reached = graph.marked_from(entry);
+    let has_in_edge = graph.marked_by_edges();
     let unreached =
         |in_edge: bool| (0..n as u32).filter(|&i| !reached[i as usize] && has_in_edge[i as usize] == in_edge).collect::<Vec<_>>();
     let nodes = [unreached(false), unreached(true)].concat();
     let (mut added, mut search) = (0, BeamSearch::default());
-    let room = |graph: &Graph, from: NodeId| graph.neighbors(from).len() < graph.max_degree();
+    // The last resort looks for room among those linked last, then from the last node back.
+    let (mut young, mut old) = (Vec::new(), n);
     for some in nodes.chunks(ASK) {
         for (&node, candidates) in some.iter().zip(candidates(some)?) {
             if reached[node as usize] {
@@ -64,17 +66,25 @@ pub fn link_unreachable(
                 from = search.found().map(|f| f.id).find(|&f| room(graph, f));
             }
             // A full row's node stays behind its successors; each newly linked node brings room of its own, so this ends.
-            while let (None, Some(&last)) = (from, order.last()) {
+            while let (None, Some(&last)) = (from, young.last()) {
                 if room(graph, last) {
                     from = Some(last);
                 } else {
-                    order.pop();
+                    young.pop();
+                }
+            }
+            while from.is_none() && old > 0 {
+                let last = NodeId(old as u32 - 1);
+                if reached[last.index()] && room(graph, last) {
+                    from = Some(last);
+                } else {
+                    old -= 1;
                 }
             }
             let Some(from) = from else { return Ok(added) };
             graph.push(from, id);
             added += 1;
-            order.extend(graph.reach(id, &mut reached));
+            young.extend(graph.reach(id, &mut reached));
         }
     }
     Ok(added)
@@ -114,7 +124,7 @@ mod tests {
                 graph.set(NodeId(i), &if i == 0 { (1..=degree.min(n - 1) as u32).map(NodeId).collect() } else { vec![NodeId(0)] });
             }
             let entry = entry_point(&codes, 1);
-            link_unreachable(&codes, |nodes| Ok(vec![Vec::new(); nodes.len()]), entry, &mut graph).unwrap();
+            link_unreachable(&codes, |nodes| Ok(vec![Vec::new(); nodes.len()]), entry, &mut graph, has_room).unwrap();
             let mut reached = vec![false; n];
             let count = graph.reach(entry, &mut reached).len();
             // With R = 1 and every row full nothing can be added; the caller refuses such a build.

@@ -3,7 +3,7 @@
 
 use crate::{
     BuildError,
-    backend::{Backend, BackendError, BuildCodes, Groups},
+    backend::{Backend, BackendError, BuildCodes, Groups, Run, Selection},
     fixup,
     partition::{self, Clusters, Cut, PartitionParams, TopLevel},
     progress::Watch,
@@ -45,6 +45,19 @@ pub struct StageWork {
     pub fixed_edges: u64,
 }
 
+impl StageWork {
+    /// Both together.
+    pub(crate) fn add(&mut self, other: &StageWork) {
+        self.assign_pairs += other.assign_pairs;
+        self.assign_seconds += other.assign_seconds;
+        self.leaf_pairs += other.leaf_pairs;
+        self.leaf_seconds += other.leaf_seconds;
+        self.merge_seconds += other.merge_seconds;
+        self.prune_seconds += other.prune_seconds;
+        self.fixed_edges += other.fixed_edges;
+    }
+}
+
 /// A graph whose `entry` reaches every node. Its nodes are the input's rows in another order.
 pub struct BuiltGraph {
     /// The rows in the graph's order.
@@ -80,15 +93,15 @@ pub fn build_graph<B: Backend>(codes: BuildCodes, params: &GraphParams, backend:
     let members = leaves.total();
     join.leaves(leaves)?;
     watch.advance(members)?;
-    // Batches still to do, the next one last. One that does not fit the device is done in halves.
-    let mut batches = open.batches(backend.batch_members());
+    // Batches still to do, the next one last. When one does not fit the device, it and all after it are done in halves.
+    let mut batches = open.batches(backend.batch_members(params.leaf_k));
     batches.reverse();
     while let Some(batch) = batches.pop() {
         match join.clusters(&open, batch.clone()) {
             Ok(members) => watch.advance(members)?,
             Err(BackendError::OutOfMemory { .. }) if batch.len() > 1 => {
-                let half = batch.start + batch.len() / 2;
-                batches.extend([half..batch.end, batch.start..half]);
+                batches.push(batch);
+                batches = batches.into_iter().flat_map(halves).collect();
             }
             Err(error) => return Err(error.into()),
         }
@@ -105,13 +118,19 @@ pub fn build_graph<B: Backend>(codes: BuildCodes, params: &GraphParams, backend:
 
     watch.phase("reach", n as u64, "rows");
     let entry = fixup::entry_point(&codes, params.seed);
-    work.fixed_edges = fixup::link_unreachable(&codes, |nodes| backend.candidates(&reservoirs, nodes), entry, &mut graph)?;
+    work.fixed_edges = fixup::link_unreachable(&codes, |nodes| backend.candidates(&reservoirs, nodes), entry, &mut graph, fixup::has_room)?;
     let reached = graph.reached_from(entry);
     if reached != n as u64 {
         return Err(BuildError::Unreachable { reached, n: n as u64, max_degree: params.prune.max_degree });
     }
     watch.advance(n as u64)?;
     Ok(BuiltGraph { codes, order, graph, entry, work })
+}
+
+/// Both halves of a range, the later one first; one half of a single thing.
+fn halves(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let half = range.start + range.len().div_ceil(2);
+    [half..range.end, range.start..half].into_iter().filter(|part| !part.is_empty())
 }
 
 /// Reservoirs that are being filled.
@@ -124,15 +143,29 @@ struct Join<'a, 'r, B: Backend + 'r> {
 }
 
 impl<B: Backend> Join<'_, '_, B> {
-    /// All pairs of each leaf, offered to both ends.
+    /// All pairs of each leaf, offered to both ends; in halves where the device has no room for all.
     fn leaves(&mut self, leaves: Groups<B::Ids>) -> Result<(), BackendError> {
+        match self.leaves_at_once(&leaves) {
+            Err(BackendError::OutOfMemory { .. }) if leaves.len() > 1 => {
+                for half in halves(0..leaves.len()) {
+                    let mut selection = Selection::default();
+                    half.for_each(|leaf| selection.push(&[Run { start: leaves.offsets[leaf], length: leaves.size(leaf) }]));
+                    self.leaves(self.backend.select(&leaves, &selection)?)?;
+                }
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn leaves_at_once(&mut self, leaves: &Groups<B::Ids>) -> Result<(), BackendError> {
         let k = self.params.leaf_k;
         let start = Instant::now();
-        let lists = self.backend.leaf_knn(self.rows, &leaves, k)?;
+        let lists = self.backend.leaf_knn(self.rows, leaves, k)?;
         self.backend.wait()?;
         self.work.leaf_seconds += start.elapsed().as_secs_f64();
         let start = Instant::now();
-        self.backend.merge(&leaves, &lists, k, &mut self.reservoirs)?;
+        self.backend.merge(leaves, &lists, k, &mut self.reservoirs)?;
         self.backend.wait()?;
         self.work.merge_seconds += start.elapsed().as_secs_f64();
         self.work.leaf_pairs += (0..leaves.len()).map(|l| leaves.size(l) * (leaves.size(l) - 1)).sum::<u64>();

@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 /// Rows that the codec's range is learned from.
 pub(crate) const CODEC_SAMPLE: u64 = 16_384;
 /// Rows that one task reads at once.
-const CHUNK_ROWS: usize = 8192;
+pub(crate) const CHUNK_ROWS: usize = 8192;
 
 /// Learns the codec from a sample.
 ///
@@ -37,27 +37,45 @@ fn check(dataset: &Dataset, metric: Metric, row: u64, values: &[f32]) -> Result<
 /// # Errors
 /// The first bad row of a chunk, by number; what reading says.
 pub fn encode_all(dataset: &Dataset, codec: &BuildCodec, watch: &Watch<'_>, metric: Metric) -> Result<(BuildCodes, u64), BuildError> {
-    let (n, dim, stride) = (dataset.n() as usize, dataset.dim(), codec.stride());
-    let mut bytes: Vec<u8> = huge::zeroed(n * stride);
-    watch.phase("read", n as u64, "rows");
+    let stride = codec.stride();
+    let mut bytes: Vec<u8> = huge::zeroed(dataset.n() as usize * stride);
+    watch.phase("read", dataset.n(), "rows");
+    let hashes = encode_range(dataset, codec, metric, 0, &mut bytes, &|rows| watch.advance(rows))?;
+    Ok((BuildCodes { metric: codec.build_metric(), stride, bytes }, hash_of_chunks(&hashes)))
+}
+
+/// Reads, checks and encodes the rows from `start`, a multiple of [`CHUNK_ROWS`], on into `out`; returns the hash of each chunk. `advance` hears
+/// of rows that are done.
+///
+/// # Errors
+/// See [`encode_all`].
+pub(crate) fn encode_range(
+    dataset: &Dataset,
+    codec: &BuildCodec,
+    metric: Metric,
+    start: u64,
+    out: &mut [u8],
+    advance: &(dyn Fn(u64) -> Result<(), BuildError> + Sync),
+) -> Result<Vec<u64>, BuildError> {
+    let (dim, stride) = (dataset.dim(), codec.stride());
     // Once a chunk failed, later ones are not worth reading; earlier ones are, so that the first bad row is the one named.
     let failed = AtomicUsize::new(usize::MAX);
     let read_chunk = |raw: &mut Vec<u8>, chunk: usize, out: &mut [u8]| -> Result<u64, BuildError> {
-        let (first, count) = (chunk * CHUNK_ROWS, out.len() / stride);
-        dataset.read_rows(first as u64, count, raw)?;
+        let (first, count) = (start + (chunk * CHUNK_ROWS) as u64, out.len() / stride);
+        dataset.read_rows(first, count, raw)?;
         let row_bytes = dataset.row_bytes();
         let (mut values, mut scratch, mut code) = (vec![0f32; dim], Vec::new(), Vec::new());
-        for (at, (raw, out)) in raw.chunks_exact(row_bytes).zip(out.chunks_exact_mut(stride)).enumerate() {
+        for (row, (raw, out)) in (first..).zip(raw.chunks_exact(row_bytes).zip(out.chunks_exact_mut(stride))) {
             dataset.element().decode(raw, &mut values);
-            check(dataset, metric, (first + at) as u64, &values)?;
+            check(dataset, metric, row, &values)?;
             code.clear();
             codec.encode(raw, &mut scratch, &mut code);
             out.copy_from_slice(&code);
         }
-        watch.advance(count as u64)?;
+        advance(count as u64)?;
         Ok(xxh3_64(raw))
     };
-    let chunk_hashes: Vec<Result<u64, BuildError>> = bytes
+    let hashes: Vec<Result<u64, BuildError>> = out
         .par_chunks_mut(CHUNK_ROWS * stride)
         .enumerate()
         .map_init(Vec::new, |raw, (chunk, out)| {
@@ -69,7 +87,40 @@ pub fn encode_all(dataset: &Dataset, codec: &BuildCodec, watch: &Watch<'_>, metr
             })
         })
         .collect();
-    Ok((BuildCodes { metric: codec.build_metric(), stride, bytes }, hash_of(chunk_hashes)?))
+    hashes.into_iter().collect()
+}
+
+/// Rows chosen by chance, rising.
+pub(crate) fn sample_rows(dataset: &Dataset, rng: CounterRng, count: u64) -> Vec<u64> {
+    rng.sample(dataset.n(), count)
+}
+
+/// The codes of [`sample_rows`], checked.
+///
+/// # Errors
+/// See [`encode_all`].
+pub(crate) fn sample_codes(
+    dataset: &Dataset,
+    codec: &BuildCodec,
+    metric: Metric,
+    rng: CounterRng,
+    count: u64,
+) -> Result<BuildCodes, BuildError> {
+    let (rows, stride, dim) = (sample_rows(dataset, rng, count), codec.stride(), dataset.dim());
+    let mut bytes = vec![0; rows.len() * stride];
+    bytes.par_chunks_exact_mut(stride).zip(&rows).try_for_each_init(
+        || (Vec::new(), vec![0f32; dim], Vec::new(), Vec::new()),
+        |(raw, values, scratch, code), (out, &row)| -> Result<(), BuildError> {
+            dataset.read_rows(row, 1, raw)?;
+            dataset.element().decode(raw, values);
+            check(dataset, metric, row, values)?;
+            code.clear();
+            codec.encode(raw, scratch, code);
+            out.copy_from_slice(code);
+            Ok(())
+        },
+    )?;
+    Ok(BuildCodes { metric: codec.build_metric(), stride, bytes })
 }
 
 /// The hash of all rows.
@@ -83,13 +134,13 @@ pub fn hash_all(dataset: &Dataset) -> Result<u64, BuildError> {
         dataset.read_rows(first as u64, CHUNK_ROWS.min(n - first), raw)?;
         Ok(xxh3_64(raw))
     };
-    hash_of((0..n.div_ceil(CHUNK_ROWS)).into_par_iter().map_init(Vec::new, hash_chunk).collect())
+    let hashes = (0..n.div_ceil(CHUNK_ROWS)).into_par_iter().map_init(Vec::new, hash_chunk).collect::<Result<Vec<u64>, _>>()?;
+    Ok(hash_of_chunks(&hashes))
 }
 
-fn hash_of(chunks: Vec<Result<u64, BuildError>>) -> Result<u64, BuildError> {
+/// The input's hash, from those of its chunks.
+pub(crate) fn hash_of_chunks(chunks: &[u64]) -> u64 {
     let mut hash = Xxh3::new();
-    for chunk in chunks {
-        hash.update(&chunk?.to_le_bytes());
-    }
-    Ok(hash.digest())
+    chunks.iter().for_each(|chunk| hash.update(&chunk.to_le_bytes()));
+    hash.digest()
 }

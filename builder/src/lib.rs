@@ -25,6 +25,7 @@ pub mod partition;
 pub mod plan;
 pub mod progress;
 pub mod reservoir;
+mod sharded;
 pub mod shuffle;
 pub mod vamana;
 
@@ -36,9 +37,10 @@ pub use roxanne_core::Budget;
 
 use backend::{Backend, BackendError, BuildCodes, cpu::Cpu};
 use graph_build::{BuiltGraph, GraphParams, StageWork, build_graph};
-use output::Output;
+use output::{Checkpoint, Output};
 use partition::PartitionParams;
 use progress::{Silent, Watch};
+use rayon::prelude::*;
 use roxanne_core::{
     dataset::Dataset,
     format::{self, keys::KeyList, manifest::Manifest, nav::Nav, record::RecordLayout},
@@ -72,13 +74,15 @@ pub struct BuildParams {
     pub leaf_max: Option<usize>,
     /// Bytes of a PQ code; `None` is min(dim, max(32, dim / 8)).
     pub pq_bytes: Option<usize>,
+    /// Edges of a ghost that travel home at most, where a build has shards; 0 leaves shards without a word from each other.
+    pub inbox: usize,
     /// Seed of every random choice.
     pub seed: u64,
 }
 
 impl Default for BuildParams {
     fn default() -> BuildParams {
-        BuildParams { max_degree: 48, alpha: 1.2, leaf_k: 5, reservoir: 96, leaf_max: None, pq_bytes: None, seed: 1 }
+        BuildParams { max_degree: 48, alpha: 1.2, leaf_k: 5, reservoir: 96, leaf_max: None, pq_bytes: None, inbox: 16, seed: 1 }
     }
 }
 
@@ -99,6 +103,7 @@ impl BuildParams {
         check("degree", self.max_degree, 2, 1024)?;
         check("leaf-k", self.leaf_k, 1, 16)?;
         check("reservoir", self.reservoir, 1, 1024)?;
+        check("inbox", self.inbox, 0, 64)?;
         check("leaf-max", leaf_max, 8, 4096)?;
         let alpha = Alpha::from_f64(self.alpha).ok_or_else(|| BuildError::Param {
             name: "alpha",
@@ -144,6 +149,10 @@ pub struct Report {
     pub already_complete: bool,
     /// What computed it.
     pub backend: String,
+    /// Shards it was built in.
+    pub shards: usize,
+    /// Vectors that shards borrowed from each other, counted once for each.
+    pub ghosts: u64,
 }
 
 impl Report {
@@ -162,12 +171,23 @@ impl Report {
             pq_quality: None,
             already_complete: false,
             backend: String::new(),
+            shards: plan.shards,
+            ghosts: 0,
         }
     }
 
     /// After all of it.
     fn finished(mut self, phases: Vec<Phase>, generation: &Manifest, start: Instant) -> Report {
-        self.phases = phases;
+        // A phase that every shard has is told once.
+        for phase in phases {
+            match self.phases.iter_mut().find(|known| known.name == phase.name) {
+                Some(known) => {
+                    known.seconds += phase.seconds;
+                    known.units += phase.units;
+                }
+                None => self.phases.push(phase),
+            }
+        }
         self.index_bytes = generation.total_bytes();
         self.seconds = start.elapsed().as_secs_f64();
         self.peak_rss_bytes = peak_rss_bytes();
@@ -193,6 +213,8 @@ pub struct Builder {
     threads: usize,
     level: SimdLevel,
     device: Device,
+    shards: Option<usize>,
+    fresh: bool,
     observer: Arc<dyn Observer>,
     stop: Arc<AtomicBool>,
     keys: Option<KeyList>,
@@ -209,6 +231,8 @@ impl Builder {
             threads: 0,
             level: SimdLevel::detected(),
             device: Device::default(),
+            shards: None,
+            fresh: false,
             observer: Arc::new(Silent),
             stop: Arc::default(),
             keys: None,
@@ -241,12 +265,23 @@ impl Builder {
         Builder { device, ..self }
     }
 
+    /// So many shards (1 to 4,096) instead of as few as memory allows. More than one are built one after the other, on disk; the number is
+    /// part of what the index is.
+    pub fn shards(self, shards: usize) -> Builder {
+        Builder { shards: Some(shards), ..self }
+    }
+
+    /// Starts over where a build of shards was stopped, instead of going on.
+    pub fn fresh(self) -> Builder {
+        Builder { fresh: true, ..self }
+    }
+
     /// Hears of progress.
     pub fn observer(self, observer: Arc<dyn Observer>) -> Builder {
         Builder { observer, ..self }
     }
 
-    /// Setting it to true stops the build at its next step; nothing is left behind.
+    /// Setting it to true stops the build at its next step; nothing is left behind but the checkpoint of a build in shards.
     pub fn stop(self, stop: Arc<AtomicBool>) -> Builder {
         Builder { stop, ..self }
     }
@@ -297,7 +332,7 @@ impl Builder {
         self.prepare()?;
         let dataset = self.dataset.as_ref().ok_or(BuildError::NoInput)?;
         self.params.graph(dataset.dim())?;
-        plan::plan(dataset, self.metric, &self.params, self.keys_of(dataset).payload_bytes())
+        plan::plan(dataset, self.metric, &self.params, self.keys_of(dataset).payload_bytes(), self.shards, &self.budget)
     }
 
     /// Builds the index directory `out`.
@@ -338,7 +373,12 @@ impl Builder {
         let watch = Watch::new(self.observer.as_ref(), &self.stop);
         let params = self.manifest_params(plan)?;
         let mut report = Report::of(plan);
-        let (output, generation) = match Output::begin(out, &params, &|| Ok(input_text(input::hash_all(dataset)?)))? {
+        let checkpoint = match (plan.shards, self.fresh) {
+            (_, true) => Checkpoint::Fresh,
+            (1, _) => Checkpoint::None,
+            _ => Checkpoint::Continue,
+        };
+        let (output, generation) = match Output::begin(out, &params, &|| Ok(input_text(input::hash_all(dataset)?)), checkpoint)? {
             Output::Complete(manifest) => {
                 report.already_complete = true;
                 report.rotated = manifest.param("rotated") == Some("true");
@@ -346,9 +386,15 @@ impl Builder {
             }
             Output::Begun(partial) => {
                 let job = Job { dataset, plan, params, watch: &watch, directory: Some(partial.directory()) };
-                let manifest = self.compute(&job, &mut report)?;
+                let manifest = self.compute(&job, &mut report).map_err(|error| match error {
+                    BuildError::Stopped if partial.has_checkpoint() => BuildError::Paused { path: partial.directory().to_path_buf() },
+                    error => error,
+                })?;
                 watch.phase("commit", 1, "index");
                 manifest.write(partial.directory())?;
+                if plan.shards > 1 {
+                    sharded::clean(partial.directory(), &manifest)?;
+                }
                 (Some(partial), manifest)
             }
         };
@@ -371,7 +417,8 @@ impl Builder {
             ("reservoir", p.reservoir.to_string()),
             ("pq-bytes", plan.code_bytes.to_string()),
             ("seed", p.seed.to_string()),
-            ("shards", "1".to_string()),
+            ("shards", plan.shards.to_string()),
+            ("inbox", if plan.shards > 1 { p.inbox } else { 0 }.to_string()),
             ("keys", keys),
         ];
         Ok(lines.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
@@ -434,6 +481,9 @@ impl Builder {
     }
 
     fn make<B: Backend>(&self, job: &Job<'_>, backend: &B, report: &mut Report) -> Result<Manifest, BuildError> {
+        if job.plan.shards > 1 {
+            return sharded::make(self, job, backend, report);
+        }
         let Job { dataset, plan, watch, directory, .. } = *job;
         let mut params = job.params.clone();
         let graph_params = self.params.graph(plan.dim)?;
@@ -470,14 +520,15 @@ impl Builder {
         let mut new_of_row = vec![NodeId(0); n];
         row_of.iter().zip(&new_of).for_each(|(row, &new)| new_of_row[row.index()] = new);
 
-        let nav = build_nav(&codes, &graph_params, backend, watch)?;
+        let nav_rows = CounterRng::new(graph_params.seed).part(0x7A51).sample(n as u64, nav_params(n as u64).0);
+        let bytes = nav_rows.iter().flat_map(|&node| codes.row(node as u32)).copied().collect();
+        let nav = build_nav(BuildCodes { bytes, metric: codes.metric, stride: codes.stride }, &nav_rows, &graph_params, backend, watch)?;
         // After the last stage: what was lost on the way is in the name.
         report.backend = backend.name();
 
         params.push((output::INPUT.to_string(), input_text(content)));
         params.push(("rotated".to_string(), codebook.is_rotated().to_string()));
-        let text: String = params.iter().map(|(name, value)| format!("{name} {value}\n")).collect();
-        let generation = xxh3_64(format!("{} {text}", env!("CARGO_PKG_VERSION")).as_bytes());
+        let generation = generation_of(&params);
         let file = emit::GraphFile {
             dataset,
             codes: &codes,
@@ -493,7 +544,13 @@ impl Builder {
         let mut files = vec![file.write(directory, generation, watch)?];
         watch.phase("codes and keys", 1, "step");
         files.push(emit::write_blob(directory, generation, format::CODES_FILE, |blob| {
-            order.iter().try_for_each(|node| blob.write(&pq[node.index() * plan.code_bytes..][..plan.code_bytes]))
+            let mut part = Vec::new();
+            order.chunks(GATHER_AT_ONCE).try_for_each(|nodes| {
+                part.resize(nodes.len() * plan.code_bytes, 0);
+                let codes = part.par_chunks_exact_mut(plan.code_bytes).zip(nodes);
+                codes.for_each(|(code, node)| code.copy_from_slice(&pq[node.index() * plan.code_bytes..][..plan.code_bytes]));
+                blob.write(&part)
+            })
         })?);
         files.push(emit::write_blob(directory, generation, format::CODEBOOK_FILE, |blob| {
             blob.write(&codec.to_bytes())?;
@@ -508,25 +565,34 @@ impl Builder {
 }
 
 /// Rows that are encoded between two looks at the progress.
-const ENCODE_AT_ONCE: usize = 1 << 17;
+const ENCODE_AT_ONCE: usize = 1 << 19;
+/// Codes that are put in order between two writes.
+const GATHER_AT_ONCE: usize = 1 << 20;
+
+/// The number of the generation that these parameters, the input's hash among them, make.
+fn generation_of(params: &[(String, String)]) -> u64 {
+    let text: String = params.iter().map(|(name, value)| format!("{name} {value}\n")).collect();
+    xxh3_64(format!("{} {text}", env!("CARGO_PKG_VERSION")).as_bytes())
+}
 
 /// The input's hash as the manifest tells it.
 fn input_text(hash: u64) -> String {
     format!("{hash:016x}")
 }
 
+/// Degree of the navigation graph.
+const NAV_DEGREE: usize = 32;
+
 /// Nodes and degree of the navigation graph over `n` vectors: 1%, of degree 32.
 pub(crate) fn nav_params(n: u64) -> (u64, usize) {
-    ((n / 100).max(n.min(256)), 32)
+    ((n / 100).max(n.min(256)), NAV_DEGREE)
 }
 
-fn build_nav<B: Backend>(codes: &BuildCodes, params: &GraphParams, backend: &B, watch: &Watch<'_>) -> Result<Nav, BuildError> {
-    let (count, max_degree) = nav_params(codes.n() as u64);
+/// The navigation graph over `sample`, the codes of the nodes (or rows) `ids`.
+fn build_nav<B: Backend>(sample: BuildCodes, ids: &[u64], params: &GraphParams, backend: &B, watch: &Watch<'_>) -> Result<Nav, BuildError> {
+    let count = ids.len() as u64;
     watch.phase("navigation", count, "rows");
-    let ids = CounterRng::new(params.seed).part(0x7A51).sample(codes.n() as u64, count);
-    let bytes = ids.iter().flat_map(|&id| codes.row(id as u32)).copied().collect();
-    let sample = BuildCodes { metric: codes.metric, stride: codes.stride, bytes };
-    let params = GraphParams { prune: PruneParams { max_degree, ..params.prune }, ..params.clone() };
+    let params = GraphParams { prune: PruneParams { max_degree: NAV_DEGREE, ..params.prune }, ..params.clone() };
     let built = build_graph(sample, &params, backend, &watch.quiet())?;
     watch.advance(count)?;
     Ok(Nav { ids: built.order.iter().map(|place| NodeId(ids[place.index()] as u32)).collect(), graph: built.graph, entry: built.entry })

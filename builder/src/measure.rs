@@ -38,9 +38,9 @@ pub struct Roofs {
     pub multiply_adds: Option<f64>,
     /// Bytes a second that its memory reads, while it writes as many.
     pub copy: Option<f64>,
-    /// Bytes a second from the host.
+    /// Bytes a second from the host, through pinned slots, as builds copy.
     pub upload: Option<f64>,
-    /// Bytes a second to the host.
+    /// Bytes a second to the host, likewise.
     pub download: Option<f64>,
 }
 
@@ -70,8 +70,8 @@ impl Roofs {
         let list = [
             ("int8_roof", self.multiply_adds, "multiply-adds/s"),
             ("device_copy", self.copy, "bytes/s"),
-            ("upload", self.upload, "bytes/s"),
-            ("download", self.download, "bytes/s"),
+            ("upload_staged", self.upload, "bytes/s"),
+            ("download_staged", self.download, "bytes/s"),
         ];
         let row =
             |(name, value, unit): (&str, Option<f64>, _)| Some(Row { name: name.into(), dim: 0, k: 0, value: value?, unit, floor: None });
@@ -111,7 +111,7 @@ pub fn stages<B: Backend>(backend: &B, roofs: &Roofs, plan: &Plan, each: &mut dy
 
         // As many leaves as have about as many members as there are vectors.
         let mut leaves: Vec<Groups<B::Ids>> = Vec::new();
-        let batch = cut.open.batches(plan.vectors / 3).into_iter().next();
+        let batch = cut.open.batches((4 * plan.vectors).min(backend.batch_members(params.leaf_k))).into_iter().next();
         let mut collect = |some| {
             leaves.push(some);
             Ok(())
@@ -151,12 +151,15 @@ pub fn stages<B: Backend>(backend: &B, roofs: &Roofs, plan: &Plan, each: &mut dy
         let seconds = best(backend, || backend.prune(&rows, &reservoirs, &graph.prune))?;
         let gathered = (params.reservoir * codes.stride) as f64;
         let value = codes.n() as f64 / seconds;
-        each(Row { name: "prune".into(), dim, k: params.max_degree, value, unit: "rows/s", floor: roofs.copy.map(|copy| copy / gathered) });
+        // Twice the copy's rate: nothing is written.
+        let floor = roofs.copy.map(|copy| 2.0 * copy / gathered);
+        each(Row { name: "prune".into(), dim, k: params.max_degree, value, unit: "rows/s", floor });
 
         let bytes = codebook::auto_pq_bytes(Metric::L2, dim);
         let (codebook, _) = codebook::train(&codes, &codec, Metric::L2, bytes, params.seed)?;
         let seconds = best(backend, || backend.encode(&rows, &codec, &codebook, 0..codes.n()))?;
-        let floor = roofs.copy.map(|copy| copy / (codes.stride + bytes) as f64);
+        // Every coordinate against 256 centroids, at the rate of int8, which 16-bit products do not reach.
+        let floor = roofs.multiply_adds.map(|roof| roof / (256 * dim) as f64);
         each(Row { name: "encode".into(), dim, k: bytes, value: codes.n() as f64 / seconds, unit: "vectors/s", floor });
     }
     Ok(())
@@ -187,6 +190,7 @@ pub fn builds(device: &Device, roofs: &Roofs, plan: &Plan, each: &mut dyn FnMut(
         each(row(format!("build_{size}"), report.seconds, floor));
         let work = &report.work;
         let stages = work.assign_seconds + work.leaf_seconds + work.merge_seconds + work.prune_seconds;
+        // With what the host does inside of them: no time of the device alone.
         each(row(format!("build_{size}_stages"), stages, None));
         for phase in report.phases.iter().filter(|phase| phase.seconds > 0.01 * report.seconds) {
             each(row(format!("build_{size}_phase_{}", phase.name.replace(' ', "_")), phase.seconds, None));

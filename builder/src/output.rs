@@ -1,7 +1,7 @@
 //! Where a build writes: a temporary directory beside the output, which becomes the output by one rename, or goes away. Its lock is held
 //! until after the rename, so that no other build ever works in a directory that is being published.
 
-use crate::BuildError;
+use crate::{BuildError, sharded::JOURNAL};
 use roxanne_core::format::{FormatError, manifest::Manifest};
 use rustix::{
     fs::{CWD, RenameFlags, renameat_with},
@@ -22,12 +22,23 @@ pub(crate) enum Output {
     Begun(Partial),
 }
 
-/// A temporary directory that this build owns. Dropped without a commit, it is removed.
+/// A temporary directory that this build owns. Dropped without a commit, it is removed, unless it holds a checkpoint.
 pub(crate) struct Partial {
     out: PathBuf,
     directory: PathBuf,
     /// Held locked until the end.
     lock: Option<File>,
+}
+
+/// What to do about the checkpoint of a build that was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Checkpoint {
+    /// This build has none: one that is found is another's.
+    None,
+    /// Go on from it.
+    Continue,
+    /// Start over.
+    Fresh,
 }
 
 const LOCK: &str = "LOCK";
@@ -44,6 +55,7 @@ impl Output {
         out: &Path,
         params: &[(String, String)],
         input: &dyn Fn() -> Result<String, BuildError>,
+        checkpoint: Checkpoint,
     ) -> Result<Output, BuildError> {
         loop {
             if let Some(complete) = complete_output(out, params, input)? {
@@ -52,7 +64,12 @@ impl Output {
             let Some(partial) = Partial::lock(out)? else { continue };
             // Another build may have published since the first look; the lock now keeps it from happening again.
             if fs::symlink_metadata(out).is_err() {
-                partial.clear()?;
+                let found = partial.has_checkpoint();
+                match checkpoint {
+                    Checkpoint::Continue if found => {}
+                    Checkpoint::None if found => return Err(BuildError::OtherCheckpoint { path: partial.directory.clone() }),
+                    _ => partial.clear()?,
+                }
                 return Ok(Output::Begun(partial));
             }
         }
@@ -124,6 +141,11 @@ impl Partial {
         Ok(())
     }
 
+    /// Whether a build can go on from what is here.
+    pub(crate) fn has_checkpoint(&self) -> bool {
+        self.directory.join(JOURNAL).exists()
+    }
+
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
@@ -150,7 +172,8 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        if self.lock.is_some() {
+        // A checkpoint stays.
+        if self.lock.is_some() && !self.has_checkpoint() {
             // The lock goes last, and the directory only when nobody else has begun in it. About an error nothing can be done here; the
             // next build into this path removes the rest.
             let _ = self.clear();

@@ -124,15 +124,16 @@ pub fn top_level<B: Backend>(
     let choice = backend.assign(&rows, &all, &leaders, fanout)?;
     drop(rows);
     let tour = tour_of(&codes, &backend.fetch(&leaders.members)?);
-    let (order, choice) = backend.order_by_cell(&choice, fanout, &tour)?;
+    let (order, renamed) = backend.order_by_cell(&choice, fanout, &tour)?;
+    drop(choice);
     let mut bytes: Vec<u8> = huge::zeroed(codes.bytes.len());
     bytes.par_chunks_exact_mut(codes.stride).zip(&order).for_each(|(row, old)| row.copy_from_slice(codes.row(old.0)));
-    let cut = divide(backend, &all, &[rng], &leaders, &choice, fanout, params)?;
+    let cut = divide(backend, &all, &[rng], &leaders, &renamed, fanout, params)?;
     Ok(TopLevel { codes: BuildCodes { bytes, ..codes }, order, cut })
 }
 
 /// Each leader's place on a tour that goes on to the nearest leader not yet visited.
-fn tour_of(codes: &BuildCodes, leaders: &[u32]) -> Vec<u32> {
+pub(crate) fn tour_of(codes: &BuildCodes, leaders: &[u32]) -> Vec<u32> {
     let mut place = vec![NO_LEADER; leaders.len()];
     let mut at = 0;
     for step in 0..leaders.len() as u32 {

@@ -2,7 +2,7 @@
 
 use crate::{
     BuildError, BuildParams, Device, backend::cpu::BATCH_MEMBERS, codebook::auto_pq_bytes, input::CODEC_SAMPLE, nav_params,
-    partition::PartitionParams, reservoir::Reservoirs, shuffle,
+    partition::PartitionParams, reservoir::Reservoirs, sharded::UNIT_BYTES, shuffle,
 };
 use roxanne_core::{
     budget::Budget,
@@ -22,8 +22,11 @@ const PINNED_RAM: u64 = 512 << 20;
 
 /// Members of clusters that a device cuts and joins at once, where its memory allows.
 pub const DEVICE_BATCH: u64 = 16 << 20;
-/// What such a member takes meanwhile: copies and keys of it at two levels, three lists of five neighbors, and their offers to both ends.
-pub const DEVICE_MEMBER_BYTES: u64 = 640;
+/// What such a member takes meanwhile, and a quarter: its three places one level below, each with a list of `leaf_k` neighbors that are offered
+/// to both ends; or keys and values of it twice, while its cluster is cut.
+pub fn device_member_bytes(leaf_k: usize) -> u64 {
+    (12 + 72 * leaf_k as u64).max(72) * 5 / 4
+}
 
 /// What a build on a CUDA device takes, of which reservoirs and clusters are the device's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +40,7 @@ pub struct OnDevice {
 }
 
 /// Device memory with the smallest and the usual batch, for `n` rows of `stride` bytes, each in `fanout` top clusters.
-fn device_memory(n: u64, stride: u64, reservoir: u64, fanout: u64) -> (u64, u64) {
+fn device_memory(n: u64, stride: u64, reservoir: u64, fanout: u64, leaf_k: usize) -> (u64, u64) {
     let row = stride + 4;
     // Choices, keys and values twice, and children while the top level is cut; then reservoirs, members, and counts and places of a merge.
     let top = row + 4 * fanout * 7 + 12;
@@ -46,7 +49,7 @@ fn device_memory(n: u64, stride: u64, reservoir: u64, fanout: u64) -> (u64, u64)
     // Clusters are of uneven size: the smallest batch is one of eight times the mean.
     let members = n * fanout;
     let smallest = members.min((members / 1000 * 8).max(100_000));
-    let with = |members: u64| resident + members * DEVICE_MEMBER_BYTES * 3 / 2;
+    let with = |members: u64| resident + members * device_member_bytes(leaf_k) * 3 / 2;
     (with(smallest), with(members.min(DEVICE_BATCH.max(smallest))))
 }
 
@@ -77,15 +80,95 @@ pub struct Plan {
     pub serve_ram_bytes: u64,
     /// Should it be built on a CUDA device.
     pub on_device: OnDevice,
-    /// Most disk during the build; the index itself, as nothing is written twice.
+    /// Most disk during the build: the index itself, and what shards leave for each other.
     pub disk_bytes: u64,
+    /// Shards: 1 where all fits memory, else as few as do.
+    pub shards: usize,
+    /// The most members that a shard may have within the budget.
+    pub shard_members: u64,
 }
 
-/// Plans a build.
+/// The most shards a build can have.
+const MAX_SHARDS: usize = 4096;
+
+/// Bytes of the things that a build is made of, each for one vector.
+struct Bytes {
+    stride: u64,
+    /// A vector that is kept beside its code.
+    raw: u64,
+    code: u64,
+    graph: u64,
+    reservoir: u64,
+    /// A list of a leaf.
+    list: u64,
+    /// The codec's sample, in all.
+    sample: u64,
+}
+
+/// Members that the largest shard may have: every vector twice, and a quarter more than the mean.
+fn members_of(n: u64, shards: u64) -> u64 {
+    (2 * n).div_ceil(shards) * 5 / 4
+}
+
+impl Bytes {
+    /// Memory to build a graph of `n` vectors and order it.
+    fn graph(&self, n: u64) -> u64 {
+        // Every vector in ten clusters, as ids; a batch of them cut three times more, with a list of neighbors a row.
+        let (codes, clusters) = (n * self.stride, n * 10 * 4);
+        let batch = 3 * BATCH_MEMBERS.min(n * 10) * (self.list + 8);
+        let top = 2 * codes + 4 * clusters + 4 * n;
+        let joined = codes + n * self.reservoir + 2 * clusters + batch;
+        top.max(joined).max(codes + n * (self.reservoir + self.graph) + 6 * n).max(self.ordered(n))
+    }
+
+    /// Memory to order a graph and encode its vectors.
+    fn ordered(&self, n: u64) -> u64 {
+        n * (self.stride + self.graph + shuffle::NODE_BYTES + self.code + 20)
+    }
+
+    /// Memory of the host when a device makes the graph.
+    fn on_device(&self, n: u64) -> u64 {
+        BASE_RAM + self.sample.max(2 * n * self.stride + 12 * n).max(n * (self.stride + self.graph) + 6 * n).max(self.ordered(n))
+    }
+
+    /// Memory to build a shard of `members`, of which all may be core.
+    fn shard(&self, members: u64) -> u64 {
+        // Row and home of each; afterwards the core's own graph, codes in two orders, vectors and the edges of ghosts.
+        let written = 2 * self.graph + 3 * self.stride + self.raw + self.code + shuffle::NODE_BYTES + 40 + 128;
+        (self.graph(members) + 8 * members).max(members * written)
+    }
+
+    /// Most memory of a build on the CPU.
+    fn peak(&self, n: u64, shards: u64, nav_n: u64) -> u64 {
+        if shards == 1 {
+            return BASE_RAM + self.sample.max(self.graph(n));
+        }
+        // Routing holds a unit of rows several times; later an id a row, pages, and what came home to a shard.
+        let route = 6 * UNIT_BYTES;
+        let pages = 4 * n + (64 << 20) + members_of(n, shards) / 2 * 24 * 16;
+        BASE_RAM + self.sample.max(route).max(self.shard(members_of(n, shards))).max(4 * n + self.graph(nav_n)).max(pages)
+    }
+
+    /// Disk that shards take beside the index: members and vectors, then nodes, ids, codes and edges on their way.
+    fn shards_on_disk(&self, n: u64, shards: u64, node_bytes: u64) -> u64 {
+        let routed = n * (2 * (8 + self.stride) + self.raw);
+        let built = n * (node_bytes + 4 + self.code + 12 * 16);
+        routed.max(built) + routed / shards
+    }
+}
+
+/// Plans a build in `shards`, or in as few as the budget allows.
 ///
 /// # Errors
 /// A shape or parameter that no build can have.
-pub fn plan(dataset: &Dataset, metric: Metric, params: &BuildParams, key_bytes: u64) -> Result<Plan, BuildError> {
+pub fn plan(
+    dataset: &Dataset,
+    metric: Metric,
+    params: &BuildParams,
+    key_bytes: u64,
+    shards: Option<usize>,
+    budget: &Budget,
+) -> Result<Plan, BuildError> {
     let (n, dim, element) = (dataset.n(), dataset.dim(), dataset.element());
     let codec = BuildCodec::learn(element, metric, dim, &[])?;
     let code_bytes = params.pq_bytes.unwrap_or_else(|| auto_pq_bytes(metric, dim));
@@ -101,21 +184,33 @@ pub fn plan(dataset: &Dataset, metric: Metric, params: &BuildParams, key_bytes: 
     let blobs = [n * code_bytes as u64, 32 + rotation + 512 * pq_dim, 16 + nav_n * (8 + 4 * nav_degree as u64), key_bytes];
     let index_bytes = FIRST_PAGE_OFFSET + layout.page_count(n) * layout.page_bytes as u64 + blobs.into_iter().map(file_bytes).sum::<u64>();
 
-    let codes = n * codec.stride() as u64;
-    let reservoirs = n * Reservoirs::row_bytes(params.reservoir);
-    let graph = n * (4 * params.max_degree as u64 + 2);
-    // Every vector in ten clusters, as ids; a batch of them cut three times more, with a list of neighbors a row.
-    let clusters = n * 10 * 4;
-    let batch = 3 * BATCH_MEMBERS.min(n * 10) * (8 * params.leaf_k as u64 + 8);
-    let sample = CODEC_SAMPLE.min(n) * 8 * codec.build_dim() as u64;
-    let order = codes + graph + n * shuffle::NODE_BYTES + n * code_bytes as u64 + 20 * n;
-    let peak = |phases: [u64; 5]| BASE_RAM + phases.into_iter().max().unwrap_or(0);
-    let top = 2 * codes + 4 * clusters + 4 * n;
-    let peak_ram_bytes = peak([sample, top, codes + reservoirs + 2 * clusters + batch, codes + reservoirs + graph + 6 * n, order]);
+    let bytes = Bytes {
+        stride: codec.stride() as u64,
+        raw: if codec.codes_are_rows() { 0 } else { layout.row_bytes as u64 },
+        code: code_bytes as u64,
+        graph: 4 * params.max_degree as u64 + 2,
+        reservoir: Reservoirs::row_bytes(params.reservoir),
+        list: 8 * params.leaf_k as u64,
+        sample: CODEC_SAMPLE.min(n) * 8 * codec.build_dim() as u64,
+    };
+    let shards = shards.unwrap_or_else(|| {
+        let fits = |&shards: &usize| bytes.peak(n, shards as u64, nav_n) <= budget.ram;
+        // As few as fit; where none do, the number that needs least.
+        let least = || (1..=MAX_SHARDS).min_by_key(|&shards| bytes.peak(n, shards as u64, nav_n)).unwrap_or(1);
+        (1..=MAX_SHARDS).find(fits).unwrap_or_else(least)
+    });
+    if !(1..=MAX_SHARDS).contains(&shards) {
+        return Err(BuildError::Param { name: "shards", value: shards.to_string(), low: 1.0, high: MAX_SHARDS as f64 });
+    }
+    let peak_ram_bytes = bytes.peak(n, shards as u64, nav_n);
+    let shard_members = (budget.ram - BASE_RAM.min(budget.ram)) / bytes.shard(1_000_000).div_ceil(1_000_000);
+    let node_bytes = 8 + 4 * params.max_degree as u64 + layout.row_bytes as u64;
+    let disk_bytes = if shards == 1 { index_bytes } else { index_bytes + bytes.shards_on_disk(n, shards as u64, node_bytes) };
     let fanout = PartitionParams::default().fanout[0] as u64;
-    let (least_bytes, best_bytes) = device_memory(n, codec.stride() as u64, params.reservoir as u64, fanout);
+    let largest = if shards == 1 { n } else { members_of(n, shards as u64) };
+    let (least_bytes, best_bytes) = device_memory(largest, codec.stride() as u64, params.reservoir as u64, fanout, params.leaf_k);
     // Copies to and from a device pass through pinned memory.
-    let on_device_ram = PINNED_RAM + peak([sample, 2 * codes + 12 * n, 0, codes + graph + 6 * n, order]);
+    let on_device_ram = PINNED_RAM + bytes.on_device(largest);
     let on_device = OnDevice { least_bytes, best_bytes, peak_ram_bytes: on_device_ram };
     let serve_ram_bytes = BASE_RAM / 2 + blobs[0] + blobs[1] + Nav::ram_bytes(nav_n, nav_degree as u64);
     Ok(Plan {
@@ -131,7 +226,9 @@ pub fn plan(dataset: &Dataset, metric: Metric, params: &BuildParams, key_bytes: 
         peak_ram_bytes,
         serve_ram_bytes,
         on_device,
-        disk_bytes: index_bytes,
+        disk_bytes,
+        shards,
+        shard_members,
     })
 }
 
@@ -162,8 +259,8 @@ mod tests {
 
     #[test]
     fn device_memory_is_counted_beyond_32_bits() {
-        let (least, best) = device_memory(1 << 32, 128, 96, 10);
+        let (least, best) = device_memory(1 << 32, 128, 96, 10, 5);
         assert!(least > 960 << 32 && best >= least);
-        assert!(device_memory(1, 32, 1, 10).0 < 128 << 20);
+        assert!(device_memory(1, 32, 1, 10, 5).0 < 128 << 20);
     }
 }

@@ -1,6 +1,6 @@
 //! A directed graph of bounded degree in RAM: one row of neighbors a node.
 
-use crate::id::NodeId;
+use crate::{huge, id::NodeId};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -16,7 +16,7 @@ impl Graph {
     /// `n` nodes without neighbors; a row will hold up to `max_degree` (R), at most 65,535.
     pub fn new(n: usize, max_degree: usize) -> Graph {
         assert!((1..=usize::from(u16::MAX)).contains(&max_degree), "max_degree {max_degree}");
-        Graph { max_degree, degrees: vec![0; n], neighbors: vec![NodeId(0); n * max_degree] }
+        Graph { max_degree, degrees: vec![0; n], neighbors: huge::zeroed(n * max_degree) }
     }
 
     /// Number of nodes.
@@ -67,30 +67,40 @@ impl Graph {
 
     /// How many nodes no edge leads to.
     pub fn without_in_edge(&self) -> u64 {
-        let mut seen = vec![false; self.n()];
-        for node in 0..self.n() {
-            for neighbor in self.neighbors(NodeId(node as u32)) {
-                seen[neighbor.index()] = true;
-            }
-        }
-        seen.iter().filter(|&&s| !s).count() as u64
+        self.marked_by_edges().into_iter().filter(|&marked| !marked).count() as u64
     }
 
     /// How many nodes `from` leads to, itself included: breadth first, each level in parallel.
     pub fn reached_from(&self, from: NodeId) -> u64 {
-        let reached: Vec<AtomicU64> = (0..self.n().div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        let is_new = |node: &NodeId| {
-            let (word, bit) = (&reached[node.index() / 64], 1 << (node.index() % 64));
-            // Most edges lead back to what is reached already, and a look is cheaper than a write.
-            word.load(Relaxed) & bit == 0 && word.fetch_or(bit, Relaxed) & bit == 0
-        };
+        self.marks_from(from).1
+    }
+
+    /// Whether `from` leads to each node; to itself it does.
+    pub fn marked_from(&self, from: NodeId) -> Vec<bool> {
+        self.marks_from(from).0.spread(self.n())
+    }
+
+    fn marks_from(&self, from: NodeId) -> (Marks, u64) {
+        let marks = Marks::new(self.n());
+        let is_new = |node: &NodeId| marks.mark(*node);
         let mut level: Vec<NodeId> = Some(from).into_iter().filter(is_new).collect();
         let mut count = 0;
         while !level.is_empty() {
             count += level.len() as u64;
             level = level.par_iter().flat_map_iter(|&node| self.neighbors(node).iter().copied().filter(is_new)).collect();
         }
-        count
+        (marks, count)
+    }
+
+    /// Whether any edge leads to each node.
+    pub fn marked_by_edges(&self) -> Vec<bool> {
+        let marks = Marks::new(self.n());
+        (0..self.n() as u32).into_par_iter().for_each(|node| {
+            self.neighbors(NodeId(node)).iter().for_each(|&neighbor| {
+                marks.mark(neighbor);
+            });
+        });
+        marks.spread(self.n())
     }
 
     /// Marks every node that `from` leads to (itself included) in `reached` and returns the newly marked, in breadth-first order.
@@ -109,6 +119,26 @@ impl Graph {
             next += 1;
         }
         order
+    }
+}
+
+/// One bit a node, set by any thread.
+struct Marks(Vec<AtomicU64>);
+
+impl Marks {
+    fn new(n: usize) -> Marks {
+        Marks(huge::zeroed(n.div_ceil(64)))
+    }
+
+    /// Whether the mark is new.
+    fn mark(&self, node: NodeId) -> bool {
+        let (word, bit) = (&self.0[node.index() / 64], 1 << (node.index() % 64));
+        // Most edges lead back to what is marked already, and a look is cheaper than a write.
+        word.load(Relaxed) & bit == 0 && word.fetch_or(bit, Relaxed) & bit == 0
+    }
+
+    fn spread(&self, n: usize) -> Vec<bool> {
+        (0..n).into_par_iter().map(|node| self.0[node / 64].load(Relaxed) >> (node % 64) & 1 == 1).collect()
     }
 }
 

@@ -99,7 +99,7 @@ impl Backend for Cpu {
         format!("cpu ({}, {} threads)", self.level, rayon::current_num_threads())
     }
 
-    fn batch_members(&self) -> u64 {
+    fn batch_members(&self, _: usize) -> u64 {
         BATCH_MEMBERS
     }
 

@@ -14,9 +14,10 @@ pub mod shape;
 pub use arena::Buffer;
 
 use super::{Backend, BackendError, BuildCodes, Groups, Selection};
-use crate::plan::{DEVICE_BATCH, DEVICE_MEMBER_BYTES};
+use crate::plan::{DEVICE_BATCH, device_member_bytes};
 use arena::Arena;
 use driver::{Address, Arg, Driver, DriverError, Launch};
+use rayon::prelude::*;
 use roxanne_core::{
     build_codes::BuildCodec,
     graph::Graph,
@@ -74,6 +75,19 @@ impl Cuda {
     /// # Errors
     /// The device does not have so much.
     pub fn new(driver: Arc<dyn Driver>, bytes: u64) -> Result<Cuda, BackendError> {
+        Cuda::open(driver, bytes, false)
+    }
+
+    /// The same with every buffer taken from the driver by itself: slow, and what shows compute-sanitizer, or a guard, a write past the end of
+    /// one.
+    ///
+    /// # Errors
+    /// See [`Cuda::new`].
+    pub fn with_buffers_apart(driver: Arc<dyn Driver>, bytes: u64) -> Result<Cuda, BackendError> {
+        Cuda::open(driver, bytes, true)
+    }
+
+    fn open(driver: Arc<dyn Driver>, bytes: u64, apart: bool) -> Result<Cuda, BackendError> {
         let error = |e: DriverError| match e {
             DriverError::OutOfMemory { asked } => BackendError::OutOfMemory {
                 device: driver.facts().name.clone(),
@@ -83,7 +97,7 @@ impl Cuda {
             },
             other => BackendError::Device { device: driver.facts().name.clone(), detail: other.to_string() },
         };
-        let arena = Arena::new(driver.clone(), bytes).map_err(error)?;
+        let arena = Arena::new(driver.clone(), bytes, apart).map_err(error)?;
         Ok(Cuda { driver, arena, batch: None })
     }
 
@@ -192,9 +206,9 @@ impl Backend for Cuda {
         format!("cuda ({}, driver {})", facts.name, facts.driver)
     }
 
-    fn batch_members(&self) -> u64 {
+    fn batch_members(&self, leaf_k: usize) -> u64 {
         // A third is left for pieces that lie between parts in use.
-        self.batch.unwrap_or((self.arena.free_bytes() / 3 * 2 / DEVICE_MEMBER_BYTES).clamp(1, DEVICE_BATCH))
+        self.batch.unwrap_or((self.arena.free_bytes() / 3 * 2 / device_member_bytes(leaf_k)).clamp(1, DEVICE_BATCH))
     }
 
     fn wait(&self) -> Result<(), BackendError> {
@@ -442,12 +456,12 @@ impl Cuda {
         let staged = &mut staged[..degrees.len() * (1 + max_degree)];
         self.driver.finish_download(ticket, bytemuck::cast_slice_mut(staged)).map_err(|e| self.error(e))?;
         let (found, ids) = staged.split_at(degrees.len());
-        if found.iter().any(|&d| d as usize > max_degree) || ids.iter().any(|&id| id as usize >= n) {
+        if found.iter().any(|&d| d as usize > max_degree) || ids.par_iter().any(|&id| id as usize >= n) {
             let detail = "pruned rows are out of range; its memory or a kernel is broken".to_string();
             return Err(BackendError::Device { device: self.driver.facts().name.clone(), detail });
         }
         degrees.iter_mut().zip(found).for_each(|(degree, &found)| *degree = found as u16);
-        neighbors.iter_mut().zip(ids).for_each(|(neighbor, &id)| *neighbor = NodeId(id));
+        neighbors.par_iter_mut().zip(ids).for_each(|(neighbor, &id)| *neighbor = NodeId(id));
         Ok(())
     }
 }

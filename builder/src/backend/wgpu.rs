@@ -97,7 +97,7 @@ impl Backend for Wgpu {
         self.fallen().as_ref().map_or(adapter.clone(), |why| format!("{adapter}, and {} after it failed: {why}", self.cpu.name()))
     }
 
-    fn batch_members(&self) -> u64 {
+    fn batch_members(&self, _: usize) -> u64 {
         BATCH_MEMBERS
     }
 

@@ -26,7 +26,7 @@ const COMMIT: &str = env!("ROXANNE_COMMIT");
   roxanne bench-gpu --device cpu --vectors 20000 --builds 20000
   roxanne bench-gpu --builds none                            stages alone
 
-Vectors are of the generated mixture; nothing is written to disk. A build of 100M vectors takes 70 GB of RAM and of device memory.")]
+Vectors are of the generated mixture; nothing is written to disk. A build of 100M vectors takes about 110 GB of device\nmemory and 50 GB of RAM (`roxanne plan`).")]
 pub(crate) struct Args {
     /// The device: cuda:N, wgpu:ADAPTER or cpu
     #[arg(long, default_value = "cuda:0")]
@@ -55,8 +55,10 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         Device::Cuda(index) => {
             let device = Nvidia::open(*index).map_err(|e| unavailable(&args.device, e))?;
             let facts = device.facts().clone();
+            // Held to the end, so that no build pays for waking the device.
+            let device: Arc<dyn Driver> = Arc::new(device);
             // What is left to the driver, and to the arena of each whole build after this one is gone.
-            let cuda = Cuda::new(Arc::new(device), (facts.free_bytes / 2).min(16 << 30))?;
+            let cuda = Cuda::new(device.clone(), (facts.free_bytes / 2).min(16 << 30))?;
             let roofs = cuda.roofs(None)?;
             measured(cuda, roofs, (&facts.name, &facts.driver), &plan, args, out)
         }
@@ -101,17 +103,20 @@ fn measured<B: Backend>(
         progress::say(format_args!("{}", line(&row)));
         rows.push(row);
     };
-    measure::stages(&backend, &roofs, plan, &mut each)?;
+    let stages = measure::stages(&backend, &roofs, plan, &mut each);
     let name = backend.name();
     drop(backend);
-    measure::builds(&args.device, &roofs, plan, &mut each)?;
+    let done = stages.and_then(|()| measure::builds(&args.device, &roofs, plan, &mut each));
+    // What was measured is told, also when something then went wrong.
     if args.json {
-        let value = json!({"device": device, "driver": driver, "commit": COMMIT, "rows": rows.iter().map(to_json).collect::<Vec<_>>()});
-        return Ok(print_json(out, &value)?);
+        let rows: Vec<Value> = rows.iter().map(to_json).collect();
+        let error = done.as_ref().err().map(ToString::to_string);
+        print_json(out, &json!({"device": device, "driver": driver, "commit": COMMIT, "rows": rows, "error": error}))?;
+    } else {
+        writeln!(out, "{name}, commit {COMMIT}")?;
+        rows.iter().try_for_each(|row| writeln!(out, "{}", line(row)))?;
     }
-    writeln!(out, "{name}, commit {COMMIT}")?;
-    rows.iter().try_for_each(|row| writeln!(out, "{}", line(row)))?;
-    Ok(())
+    Ok(done?)
 }
 
 fn line(row: &Row) -> String {

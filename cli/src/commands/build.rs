@@ -19,7 +19,8 @@ use std::{
   roxanne build synth:n=100000,dim=128,type=u8 -o rehearsal.rx --json
 
 An output that is complete with the same parameters and input is left as it is, and that is success; any other output
-that exists is refused with exit code 3. Ctrl-C leaves nothing behind.")]
+that exists is refused with exit code 3. A build that does not fit --ram is made in shards, on disk. Ctrl-C leaves nothing
+behind, or the checkpoint of a build in shards: the same command goes on from there, --fresh starts over.")]
 pub(crate) struct Args {
     /// The vectors
     input: String,
@@ -39,6 +40,12 @@ pub(crate) struct Args {
     /// Where to compute: auto, cpu, cuda:N or wgpu:ADAPTER (`roxanne doctor` lists them); all give the same index
     #[arg(long, default_value = "auto")]
     device: Device,
+    /// Build in N shards, on disk, instead of as few as --ram allows; the number is part of what the index is
+    #[arg(long, value_name = "N")]
+    shards: Option<usize>,
+    /// Start over where a build of shards was stopped, instead of going on
+    #[arg(long)]
+    fresh: bool,
     /// Threads; 0 is one a core
     #[arg(long, short, value_name = "T", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
     threads: u16,
@@ -71,6 +78,12 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         .dataset(dataset)
         .observer(progress.clone())
         .stop(stop);
+    if let Some(shards) = args.shards {
+        builder = builder.shards(shards);
+    }
+    if args.fresh {
+        builder = builder.fresh();
+    }
     if let Some(path) = &args.keys {
         builder = builder.keys(key_file::read(path, args.limit)?);
     }
@@ -109,6 +122,8 @@ fn to_json(report: &Report) -> Value {
         "rotated": report.rotated,
         "pq_quality": report.pq_quality,
         "backend": report.backend,
+        "shards": report.shards,
+        "ghosts": report.ghosts,
         "already_complete": report.already_complete,
         "work": {
             "assign_pairs": work.assign_pairs,
@@ -133,11 +148,14 @@ fn print(report: &Report, args: &Args, out: &mut dyn Write) -> io::Result<()> {
         ("code", format!("{} bytes a vector{}", report.code_bytes, if report.rotated { ", rotated" } else { "" })),
     ];
     if !report.already_complete {
+        let ghosts = || format!(", {} vectors lent as ghosts", text::count(report.ghosts));
+        let shards = format!("{}{}", report.shards, if report.shards > 1 { ghosts() } else { String::new() });
         let pairs = |pairs: u64, seconds: f64| format!("{} pairs, {}/s", text::rate(pairs as f64), text::rate(per_second(pairs, seconds)));
         lines.extend([
             ("time", format!("{}, {} vectors/s", text::seconds(report.seconds), text::rate(per_second(report.n, report.seconds)))),
             ("peak memory", text::bytes(report.peak_rss_bytes)),
             ("backend", report.backend.clone()),
+            ("shards", shards),
             ("assign", pairs(work.assign_pairs, work.assign_seconds)),
             ("leaf", pairs(work.leaf_pairs, work.leaf_seconds)),
         ]);

@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// Where it will be computed: decides which RAM must fit, and whether --vram counts
     #[arg(long, default_value = "auto")]
     device: Device,
+    /// Build in N shards instead of as few as --ram allows
+    #[arg(long, value_name = "N")]
+    shards: Option<usize>,
     /// Plan for the first rows only
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
@@ -38,7 +41,11 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     interrupt::leaves_at_once();
     let dataset = Dataset::open(&args.input)?.limit(args.limit.unwrap_or(u64::MAX));
-    let plan = Builder::new(args.metric).params(args.shape.params(1)).dataset(dataset).plan()?;
+    let mut builder = Builder::new(args.metric).params(args.shape.params(1)).budget(args.limits.budget()).dataset(dataset);
+    if let Some(shards) = args.shards {
+        builder = builder.shards(shards);
+    }
+    let plan = builder.plan()?;
     let fits = plan.check(&args.limits.budget(), &args.device);
     print(&plan, fits.is_ok(), args, out)?;
     Ok(fits?)
@@ -64,6 +71,7 @@ fn print(plan: &Plan, fits: bool, args: &Args, out: &mut dyn Write) -> io::Resul
                 "peak_ram_bytes": plan.on_device.peak_ram_bytes,
             },
             "disk_bytes": plan.disk_bytes,
+            "shards": plan.shards,
             "fits": fits,
         });
         return print_json(out, &value);
@@ -81,6 +89,7 @@ fn print(plan: &Plan, fits: bool, args: &Args, out: &mut dyn Write) -> io::Resul
         ("page", format!("{} with {} nodes of {} bytes", text::bytes(plan.page_bytes as u64), plan.records_per_page, plan.record_bytes)),
         ("code", format!("{} bytes a vector in RAM", plan.code_bytes)),
         ("index", text::bytes(plan.index_bytes)),
+        ("shards", text::count(plan.shards as u64)),
         ("RAM to build", format!("{}{}", text::bytes(plan.peak_ram_bytes), of(args.limits.ram))),
         ("disk to build", format!("{}{}", text::bytes(plan.disk_bytes), of(args.limits.disk))),
         ("on a CUDA device", on_device),

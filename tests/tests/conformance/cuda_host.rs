@@ -30,10 +30,11 @@ type SeedFn = unsafe extern "C" fn(u64);
 
 /// The CUDA backend on kernels made for `architecture` (750: dp4a, 800: mma).
 pub(crate) fn open(architecture: u32) -> Result<Cuda, String> {
-    open_with(architecture, MEMORY_BYTES / 2).map(|(cuda, _)| cuda)
+    // Each buffer by itself: its guards see every write past its end.
+    Cuda::with_buffers_apart(Arc::new(HostDriver::open(architecture)?), MEMORY_BYTES / 2).map_err(|e| e.to_string())
 }
 
-/// The same with a budget, and the driver below it.
+/// In one range, as on a device, with a budget and the driver below it.
 pub(crate) fn open_with(architecture: u32, bytes: u64) -> Result<(Cuda, Arc<HostDriver>), String> {
     let driver = Arc::new(HostDriver::open(architecture)?);
     Ok((Cuda::new(driver.clone(), bytes).map_err(|e| e.to_string())?, driver))

@@ -18,6 +18,8 @@ pub(super) struct Arena {
     bytes: u64,
     /// (offset, length) of what is free, in order of offset; neighbors are joined.
     free: Mutex<Vec<(u64, u64)>>,
+    /// Every part is taken from the driver by itself, so that tools and guards see where it ends; the count against `bytes` stays.
+    apart: bool,
 }
 
 /// A part of an arena, given back when dropped.
@@ -26,14 +28,15 @@ pub struct Buffer {
     arena: Arc<Arena>,
     offset: u64,
     length: u64,
+    at: Address,
 }
 
 impl Arena {
-    /// Takes `bytes` of the device.
-    pub(super) fn new(driver: Arc<dyn Driver>, bytes: u64) -> Result<Arc<Arena>, DriverError> {
+    /// Takes `bytes` of the device; with `apart` only counts them.
+    pub(super) fn new(driver: Arc<dyn Driver>, bytes: u64, apart: bool) -> Result<Arc<Arena>, DriverError> {
         let bytes = bytes.next_multiple_of(ALIGN);
-        let base = driver.take(bytes)?;
-        Ok(Arc::new(Arena { driver, base, bytes, free: Mutex::new(vec![(0, bytes)]) }))
+        let base = if apart { 0 } else { driver.take(bytes)? };
+        Ok(Arc::new(Arena { driver, base, bytes, free: Mutex::new(vec![(0, bytes)]), apart }))
     }
 
     fn free(&self) -> MutexGuard<'_, Vec<(u64, u64)>> {
@@ -62,25 +65,36 @@ impl Arena {
         } else {
             free[at] = (offset + length, rest);
         }
-        Ok(Buffer { arena: self.clone(), offset, length })
+        drop(free);
+        let mut buffer = Buffer { arena: self.clone(), offset, length, at: self.base + offset };
+        if self.apart {
+            buffer.at = 0;
+            buffer.at = self.driver.take(bytes.max(1))?;
+        }
+        Ok(buffer)
     }
 }
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        self.driver.give(self.base);
+        if !self.apart {
+            self.driver.give(self.base);
+        }
     }
 }
 
 impl Buffer {
     /// Where it begins.
     pub fn at(&self) -> Address {
-        self.arena.base + self.offset
+        self.at
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        if self.arena.apart && self.at != 0 {
+            self.arena.driver.give(self.at);
+        }
         let mut free = self.arena.free();
         let at = free.partition_point(|f| f.0 < self.offset);
         free.insert(at, (self.offset, self.length));

@@ -8,7 +8,7 @@ use crate::{
 use std::time::Instant;
 
 /// Bytes of each copy.
-const COPIED: u64 = 256 << 20;
+const COPIED: u64 = 2 << 30;
 /// Blocks and rounds of the multiply-adds: some tenths of a second on the fastest device of today.
 const BLOCKS_EACH: u64 = 8;
 const ROUNDS: u32 = 50_000;
@@ -16,7 +16,7 @@ const ROUNDS: u32 = 50_000;
 const MULTIPLY_ADDS: u64 = 1024;
 
 impl Cuda {
-    /// Measures copies of up to 256 MiB and `rounds` of multiply-adds (by default enough to keep a large device busy).
+    /// Measures copies of up to 2 GiB, to and from the host as builds make them (through pinned slots), and `rounds` of multiply-adds (by default enough to keep a large device busy).
     ///
     /// # Errors
     /// What the device says.

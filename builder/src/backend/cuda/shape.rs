@@ -96,12 +96,15 @@ pub struct PruneShape {
 pub fn prune_shape(width: usize, stride: usize, limit: u32) -> PruneShape {
     let lists = prune_list_bytes(width as u64);
     let rows = (width * (stride + 4)) as u64;
-    let staged = lists + rows <= u64::from(limit).min(STAGED_BYTES);
+    let staged = lists + rows + PRUNE_STATIC_BYTES <= u64::from(limit).min(STAGED_BYTES);
     PruneShape { staged, shared_bytes: (lists + if staged { rows } else { 0 }) as u32 }
 }
 
 /// The most shared memory that staging may take: above it too few blocks share a multiprocessor.
 const STAGED_BYTES: u64 = 100 << 10;
+
+/// Shared memory that `prune` has besides, and some room.
+const PRUNE_STATIC_BYTES: u64 = 1 << 10;
 
 /// Shared memory for ids, distances and norms of candidates.
 fn prune_list_bytes(width: u64) -> u64 {

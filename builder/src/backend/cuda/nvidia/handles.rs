@@ -130,7 +130,7 @@ impl Pinned {
         let mut memory: *mut c_void = ptr::null_mut();
         // SAFETY: `memory` is a place for the answer.
         let said = unsafe { calls::cuMemHostAlloc(&mut memory, SLOT_BYTES, flags) };
-        check(said, 0, format_args!("pinning host memory")).map_err(|error| match error {
+        check(said, SLOT_BYTES as u64, format_args!("pinning host memory")).map_err(|error| match error {
             DriverError::OutOfMemory { .. } => DriverError::Refused(format!("the host has no {SLOT_BYTES} bytes to pin: free some memory")),
             other => other,
         })?;

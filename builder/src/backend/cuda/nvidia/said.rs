@@ -31,7 +31,8 @@ fn words_of(said: u32) -> String {
 pub(super) fn judge(code: u32, words: &str, asked: u64, doing: fmt::Arguments<'_>) -> DriverError {
     const OUT_OF_MEMORY: u32 = 2;
     match code {
-        OUT_OF_MEMORY => DriverError::OutOfMemory { asked },
+        // Without a size it was not memory of ours that there was too little of: no smaller batch mends that.
+        OUT_OF_MEMORY if asked > 0 => DriverError::OutOfMemory { asked },
         _ if is_sticky(code) => DriverError::Lost(format!("{doing}: {words}")),
         _ => DriverError::Refused(format!("{doing}: {words}")),
     }
