@@ -9,12 +9,13 @@ pub(crate) mod info;
 pub(crate) mod plan;
 pub(crate) mod search;
 pub(crate) mod truth;
+pub(crate) mod tune;
 pub(crate) mod verify;
 
 use crate::{failure::Failure, parse};
 use roxanne_builder::BuildParams;
 use roxanne_core::{Budget, ErrorClass};
-use roxanne_engine::{IndexInfo, SearchError};
+use roxanne_engine::{IndexInfo, OpenOptions, SearchError};
 use serde_json::{Value, json};
 use std::{
     io::{self, Write},
@@ -73,6 +74,34 @@ impl Limits {
     fn budget(&self) -> Budget {
         let limit = |given: Option<u64>| given.unwrap_or(u64::MAX);
         Budget { ram: limit(self.ram), vram: limit(self.vram), disk: limit(self.disk) }
+    }
+}
+
+/// What a search may keep in memory, as flags.
+#[derive(clap::Args)]
+pub(crate) struct Memory {
+    /// Most memory of the whole process, such as 1G: what codes and searchers leave of it keeps pages; without it none are kept
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    ram: Option<u64>,
+    /// Where neighbors are: in RAM a search reads one round of pages and no more
+    #[arg(long, value_name = "disk|ram", value_enum, default_value_t, hide_possible_values = true)]
+    adjacency: Place,
+}
+
+/// Where something is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, clap::ValueEnum)]
+pub(crate) enum Place {
+    /// On disk.
+    #[default]
+    Disk,
+    /// In memory.
+    Ram,
+}
+
+impl Memory {
+    fn options(&self) -> OpenOptions {
+        let budget = Budget::ram(self.ram.unwrap_or(u64::MAX));
+        OpenOptions { budget, adjacency_in_ram: self.adjacency == Place::Ram, ..OpenOptions::default() }
     }
 }
 
@@ -150,6 +179,12 @@ fn thread_count(asked: usize) -> usize {
 pub(crate) fn rss_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     kilobytes(&status, "VmRSS:")
+}
+
+/// Processor time of this process so far, user and system, in microseconds.
+pub(crate) fn cpu_micros() -> u64 {
+    let clock = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    clock.tv_sec.unsigned_abs() * 1_000_000 + clock.tv_nsec.unsigned_abs() / 1000
 }
 
 /// The value of a `name  number kB` line of a /proc file, in bytes; 0 without one.

@@ -34,6 +34,7 @@ Examples:
   roxanne truth base.u8bin query.u8bin -k 100 -o gt.bin    exact neighbors
   roxanne eval my.rx -q query.u8bin -g gt.bin --sweep list-size=16..256 --plot recall.svg
   roxanne search my.rx -q query.u8bin -k 10                query, rank, key, distance
+  roxanne tune my.rx --target 0.95                         which effort gives which recall
 
 Inputs are .fbin .f16bin .bf16bin .u8bin .i8bin .fvecs .bvecs .npy, or a generated mixture:
   synth:n=1000000,dim=128,type=u8,seed=1    and with part=query, queries of the same kind
@@ -56,6 +57,7 @@ enum Command {
     Truth(commands::truth::Args),
     Eval(commands::eval::Args),
     Search(commands::search::Args),
+    Tune(commands::tune::Args),
     Info(commands::info::Args),
     Verify(commands::verify::Args),
     Convert(commands::convert::Args),
@@ -94,6 +96,7 @@ fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Truth(args) => commands::truth::run(args, out),
         Command::Eval(args) => commands::eval::run(args, out),
         Command::Search(args) => commands::search::run(args, out),
+        Command::Tune(args) => commands::tune::run(args, out),
         Command::Info(args) => commands::info::run(args, out),
         Command::Verify(args) => commands::verify::run(args, out),
         Command::Convert(args) => commands::convert::run(args, out),

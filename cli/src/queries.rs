@@ -47,6 +47,11 @@ impl Queries {
         Queries { element: ElementType::F32, dim: values.len(), rows }
     }
 
+    /// Vectors `[n x dim]` that are there already, as values.
+    pub(crate) fn of_values(values: &[f32], dim: usize) -> Queries {
+        Queries { dim, ..Queries::inline(values) }
+    }
+
     /// How many.
     pub(crate) fn len(&self) -> usize {
         self.rows.len() / self.element.row_bytes(self.dim)

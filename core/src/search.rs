@@ -6,6 +6,7 @@
 //! because on flash they are two different things. Source: Vamana, algorithm 1 (GreedySearch).
 
 use crate::{id::NodeId, neighbor::Neighbor};
+use std::mem;
 
 /// The set of nodes that one search has seen. Never cleared: each search stamps its own number.
 ///
@@ -36,10 +37,8 @@ impl VisitedSet {
         if self.used * 2 >= self.slots.len() {
             self.grow();
         }
-        let wanted = u64::from(self.stamp) << 32 | u64::from(id.0);
-        let mask = self.slots.len() - 1;
-        // Fibonacci hashing; the high bits are the mixed ones.
-        let mut at = (u64::from(id.0).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize & mask;
+        let (wanted, mask) = (self.stamped(id), self.slots.len() - 1);
+        let mut at = place(id) & mask;
         loop {
             if self.slots[at] == wanted {
                 return false;
@@ -53,6 +52,25 @@ impl VisitedSet {
         }
     }
 
+    /// Whether `id` is in it.
+    #[inline]
+    pub fn contains(&self, id: NodeId) -> bool {
+        let (wanted, mask) = (self.stamped(id), self.slots.len().wrapping_sub(1));
+        let mut at = place(id) & mask;
+        while let Some(&slot) = self.slots.get(at).filter(|&slot| slot >> 32 == u64::from(self.stamp)) {
+            if slot == wanted {
+                return true;
+            }
+            at = (at + 1) & mask;
+        }
+        false
+    }
+
+    #[inline]
+    fn stamped(&self, id: NodeId) -> u64 {
+        u64::from(self.stamp) << 32 | u64::from(id.0)
+    }
+
     fn grow(&mut self) {
         let size = (self.slots.len() * 2).max(4096);
         let old = std::mem::replace(&mut self.slots, vec![0; size]);
@@ -64,6 +82,12 @@ impl VisitedSet {
             self.insert(NodeId(slot as u32));
         }
     }
+}
+
+/// Where `id` is looked for first, before it is cut to the size of the set. Fibonacci hashing; the high bits are the mixed ones.
+#[inline]
+fn place(id: NodeId) -> usize {
+    (u64::from(id.0).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,8 +104,19 @@ pub struct BeamSearch {
     /// No candidate before this place is waiting.
     first_waiting: usize,
     visited: VisitedSet,
+    /// Whether waiting nodes that the list has no room for are kept for a longer list.
+    spills: bool,
+    spilled: Vec<Neighbor<u32>>,
+    scratch: Scratch,
     /// Distances computed since `reset`.
     pub distance_count: u64,
+}
+
+/// What an expansion in RAM goes through.
+#[derive(Debug, Default)]
+struct Scratch {
+    neighbors: Vec<NodeId>,
+    distances: Vec<u32>,
 }
 
 impl BeamSearch {
@@ -92,7 +127,30 @@ impl BeamSearch {
         self.list_size = list_size.max(1);
         self.first_waiting = 0;
         self.visited.reset();
+        self.spills = false;
+        self.spilled.clear();
         self.distance_count = 0;
+    }
+
+    /// From now on nodes that the list has no room for are kept aside, 8 bytes each, so that [`BeamSearch::grow`] may bring them back.
+    pub fn keep_spilled(&mut self) {
+        self.spills = true;
+    }
+
+    /// Makes room for `list_size` nodes and fills it with the best of those that were kept aside. The search goes on from there.
+    pub fn grow(&mut self, list_size: usize) {
+        self.list_size = list_size.max(self.list_size);
+        let mut spilled = mem::take(&mut self.spilled);
+        spilled.sort_unstable();
+        spilled.drain(..).for_each(|neighbor| self.push(neighbor));
+        if self.spilled.is_empty() {
+            self.spilled = spilled;
+        }
+    }
+
+    /// The list's length at most (L).
+    pub fn list_size(&self) -> usize {
+        self.list_size
     }
 
     /// Notes that `id` is known; false when it was. Its distance is worth computing only the first time.
@@ -119,11 +177,15 @@ impl BeamSearch {
 
     fn place(&mut self, neighbor: Neighbor<u32>, taken: bool) {
         if !self.admits(neighbor) {
+            self.spill(neighbor);
             return;
         }
         let at = self.list.partition_point(|c| c.neighbor < neighbor);
-        if self.list.len() == self.list_size {
-            self.list.pop();
+        if self.list.len() == self.list_size
+            && let Some(worst) = self.list.pop()
+            && !worst.taken
+        {
+            self.spill(worst.neighbor);
         }
         self.list.insert(at, Candidate { neighbor, taken });
         if !taken {
@@ -131,6 +193,23 @@ impl BeamSearch {
         } else if at < self.first_waiting {
             self.first_waiting += 1;
         }
+    }
+
+    #[inline]
+    fn spill(&mut self, neighbor: Neighbor<u32>) {
+        if self.spills {
+            self.spilled.push(neighbor);
+        }
+    }
+
+    /// Takes the best waiting node for which `suits` has something, and gives both.
+    pub fn take_where<T>(&mut self, mut suits: impl FnMut(Neighbor<u32>) -> Option<T>) -> Option<(Neighbor<u32>, T)> {
+        let from = self.first_waiting.min(self.list.len());
+        self.list[from..].iter_mut().filter(|c| !c.taken).find_map(|candidate| {
+            let found = suits(candidate.neighbor)?;
+            candidate.taken = true;
+            Some((candidate.neighbor, found))
+        })
     }
 
     /// The best node that waits for expansion, which is thereby taken.
@@ -167,6 +246,13 @@ impl BeamSearch {
 pub trait Space {
     /// Steering distance from the query to `node`.
     fn distance(&mut self, node: NodeId) -> u32;
+
+    /// Steering distances `out[i]` to `nodes[i]`. A space whose nodes lie far apart in memory asks for them ahead.
+    fn distances(&mut self, nodes: &[NodeId], out: &mut Vec<u32>) {
+        out.clear();
+        out.extend(nodes.iter().map(|&node| self.distance(node)));
+    }
+
     /// Appends the neighbors of `node`.
     fn expand(&mut self, node: NodeId, neighbors: &mut Vec<NodeId>);
 }
@@ -177,23 +263,30 @@ pub fn search_in_ram(
     entries: &[NodeId],
     list_size: usize,
     search: &mut BeamSearch,
-    mut expanded: impl FnMut(Neighbor<u32>),
+    expanded: impl FnMut(Neighbor<u32>),
 ) {
     search.reset(list_size);
-    let mut neighbors = entries.to_vec();
+    go_on_in_ram(space, entries, search, expanded);
+}
+
+/// Goes on with a search over a graph in RAM, with `entries` besides what waits in its list, until nothing waits.
+pub fn go_on_in_ram(space: &mut impl Space, entries: &[NodeId], search: &mut BeamSearch, mut expanded: impl FnMut(Neighbor<u32>)) {
+    let Scratch { mut neighbors, mut distances } = mem::take(&mut search.scratch);
+    neighbors.clear();
+    neighbors.extend_from_slice(entries);
     loop {
-        for &id in &neighbors {
-            if search.visit(id) {
-                search.distance_count += 1;
-                let distance = space.distance(id);
-                search.push(Neighbor { distance, id });
-            }
+        neighbors.retain(|&id| search.visit(id));
+        space.distances(&neighbors, &mut distances);
+        search.distance_count += neighbors.len() as u64;
+        for (&id, &distance) in neighbors.iter().zip(&distances) {
+            search.push(Neighbor { distance, id });
         }
-        let Some(node) = search.take() else { return };
+        let Some(node) = search.take() else { break };
         expanded(node);
         neighbors.clear();
         space.expand(node.id, &mut neighbors);
     }
+    search.scratch = Scratch { neighbors, distances };
 }
 
 /// The best `k` of what was offered, by a total order.
@@ -207,6 +300,16 @@ impl<T: Ord> TopK<T> {
     /// Keeps `k` (allocated as they come, so a huge `k` costs nothing).
     pub fn new(k: usize) -> Self {
         TopK { k, heap: std::collections::BinaryHeap::new() }
+    }
+
+    /// How many are kept.
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.heap.is_empty()
     }
 
     /// Empties it for a new `k`.
@@ -277,12 +380,52 @@ mod tests {
     }
 
     #[test]
+    fn a_list_that_grows_goes_on_where_a_longer_one_would_have_been() {
+        let edges = |i: u32| [i.checked_sub(1), (i < 49).then_some(i + 1)].into_iter().flatten().collect();
+        let mut line = Line((0..50).map(edges).collect(), 30);
+        let mut search = BeamSearch::default();
+        search.reset(2);
+        search.keep_spilled();
+        let mut neighbors = vec![NodeId(28)];
+        for size in [2, 5, 9] {
+            search.grow(size);
+            loop {
+                for id in neighbors.drain(..).filter(|&id| search.visit(id)).collect::<Vec<_>>() {
+                    let distance = line.distance(id);
+                    search.push(Neighbor { distance, id });
+                }
+                let Some(node) = search.take() else { break };
+                line.expand(node.id, &mut neighbors);
+            }
+            let mut found: Vec<u32> = search.found().map(|n| n.id.0).collect();
+            found.sort_unstable();
+            let around = (30 - size as u32 / 2)..(30 - size as u32 / 2 + size as u32);
+            assert!(size == 2 || found == around.collect::<Vec<_>>(), "{size}: {found:?}");
+        }
+        assert_eq!(search.list_size(), 9);
+    }
+
+    #[test]
+    fn a_node_is_taken_out_of_turn_where_it_suits() {
+        let mut search = BeamSearch::default();
+        search.reset(4);
+        (1..=4).for_each(|id| search.push(Neighbor { distance: id * 10, id: NodeId(id) }));
+        let even = |n: Neighbor<u32>| n.id.0.is_multiple_of(2).then_some(n.id.0 * 100);
+        assert_eq!(search.take_where(even).map(|(n, found)| (n.id.0, found)), Some((2, 200)));
+        assert_eq!(search.take_where(even).map(|(n, _)| n.id.0), Some(4));
+        assert_eq!((search.take_where(even), search.take().map(|n| n.id.0), search.take().map(|n| n.id.0)), (None, Some(1), Some(3)));
+        assert_eq!(search.take(), None);
+    }
+
+    #[test]
     fn the_visited_set_grows_and_forgets() {
         let mut set = VisitedSet::default();
+        assert!(!set.contains(NodeId(0)));
         for round in 0..3u32 {
             set.reset();
             assert!((0..10_000).all(|i| set.insert(NodeId(i * 7 + round))));
-            assert!((0..10_000).all(|i| !set.insert(NodeId(i * 7 + round))));
+            assert!((0..10_000).all(|i| !set.insert(NodeId(i * 7 + round)) && set.contains(NodeId(i * 7 + round))));
+            assert!((0..10_000).all(|i| !set.contains(NodeId(i * 7 + round + 1))));
         }
     }
 

@@ -2,7 +2,12 @@
 
 use crate::{
     OpenError, SearchError,
-    io::{AlignedBuf, PageFile, ReaderKind, probe_io_uring},
+    io::{AlignedBuf, PageFile, ReaderKind, cache::PageCache, probe_io_uring},
+    kept::{Adjacency, Allowance, Kept},
+    key_set::KeySet,
+    params::Way,
+    searcher::searcher_bytes,
+    tuned::read_warm,
 };
 use roxanne_core::{
     Budget,
@@ -26,18 +31,33 @@ use roxanne_core::{
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
 };
 
-/// What an open index takes beside codes, codebook and navigation graph: file tables, and the scratch and buffers of a few searchers.
-const SCRATCH_BYTES: u64 = 8 << 20;
+/// What the process takes beside all that is counted: code, stacks, the allocator, tables of files.
+const PROCESS_BYTES: u64 = 12 << 20;
 
 /// How to open an index.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct OpenOptions {
-    /// Limits; RAM is checked before anything is loaded.
+    /// Limits; RAM is checked before anything is loaded. What it leaves beside codes, navigation graph and searchers keeps pages: those that are
+    /// wanted most, or all of them where there is room, and then searches are steered by exact distances. Without a limit none are kept.
     pub budget: Budget,
     /// How pages are read.
     pub reader: ReaderKind,
+    /// Searchers that memory is set aside for; 0 is one a core. More are refused where the budget is spent.
+    pub searchers: usize,
+    /// Queries in flight of each of those.
+    pub in_flight: usize,
+    /// Keep every node's neighbors in RAM, so that a search reads one round of pages and no more. For wide vectors, of which a page holds few; a
+    /// departure from "only compressed vectors in RAM".
+    pub adjacency_in_ram: bool,
+}
+
+impl Default for OpenOptions {
+    fn default() -> OpenOptions {
+        OpenOptions { budget: Budget::default(), reader: ReaderKind::Auto, searchers: 0, in_flight: 1, adjacency_in_ram: false }
+    }
 }
 
 /// What an index is.
@@ -73,8 +93,14 @@ pub struct IndexInfo {
     pub page_count: u64,
     /// Bytes of all files.
     pub index_bytes: u64,
-    /// Bytes in RAM: codes, codebook, navigation graph.
+    /// Bytes in RAM: codes, codebook, navigation graph, and neighbors where they are kept.
     pub resident_bytes: u64,
+    /// Bytes of pages that are, or may come to be, kept in RAM.
+    pub kept_bytes: u64,
+    /// Whether that is all pages.
+    pub all_resident: bool,
+    /// Whether every node's neighbors are in RAM.
+    pub adjacency_in_ram: bool,
     /// Whether keys are strings.
     pub string_keys: bool,
     /// Whether keys are the rows' numbers.
@@ -100,6 +126,9 @@ pub(crate) struct Base {
     pub(crate) distance: DistanceFn,
     pub(crate) pages: Arc<PageFile>,
     pub(crate) reader: ReaderKind,
+    pub(crate) kept: Kept,
+    pub(crate) adjacency: Option<Adjacency>,
+    pub(crate) allowance: Allowance,
 }
 
 impl Base {
@@ -112,10 +141,16 @@ impl Base {
         let codebook_blob = blob(format::CODEBOOK_FILE)?;
         let nav_blob = blob(format::NAV_FILE)?;
 
-        let needed = code_blob.len() + codebook_blob.len() + nav_blob.len() + SCRATCH_BYTES;
-        if needed > options.budget.ram {
+        let adjacency_bytes = if options.adjacency_in_ram { Adjacency::bytes(&layout, manifest.n) } else { 0 };
+        // The codebook and the navigation graph are read whole before they become what they are in RAM.
+        let loaded = code_blob.len() + 2 * codebook_blob.len() + nav_blob.len() + adjacency_bytes;
+        let threads = if options.searchers > 0 { options.searchers } else { thread::available_parallelism().map_or(1, usize::from) };
+        let code_bytes = usize::try_from(code_blob.len() / manifest.n.max(1)).unwrap_or(usize::MAX);
+        let searchers = threads as u64 * searcher_bytes(layout.page_bytes, code_bytes, options.in_flight);
+        let needed = PROCESS_BYTES + loaded + searchers;
+        let Some(left) = options.budget.ram.checked_sub(needed) else {
             return Err(OpenError::Budget { path: path.to_path_buf(), needed, allowed: options.budget.ram });
-        }
+        };
         let (codec, codebook) = read_codebook(path, &manifest, &codebook_blob)?;
         let code_bytes = codebook.subspaces();
         if code_blob.len() != manifest.n * code_bytes as u64 {
@@ -128,6 +163,25 @@ impl Base {
         let distance = DistanceFn::new(manifest.metric, manifest.element, manifest.dim)
             .map_err(|error| OpenError::Metric { path: path.join(format::MANIFEST_FILE), error })?;
         let pages = PageFile::open(&graph_path, layout.page_bytes, FIRST_PAGE_OFFSET, superblock.page_count)?;
+        let file_id = superblock.file_id;
+        let check = |number: u64, bytes: &[u8]| check_records(&pages, &layout, file_id, manifest.n, number, bytes);
+        let adjacency = if options.adjacency_in_ram { Some(Adjacency::read(&pages, &layout, manifest.n, &check)?) } else { None };
+        let page_bytes = layout.page_bytes as u64;
+        let kept = if options.budget.ram == u64::MAX {
+            Kept::Nothing
+        } else if left >= page_bytes * superblock.page_count {
+            Kept::all(&pages, &|number, bytes| check(number, bytes).map(|_| ()))?
+        } else {
+            match PageCache::frames_for(left, page_bytes, superblock.page_count) {
+                0 => Kept::Nothing,
+                frames => {
+                    // A hint that cannot be read is none.
+                    let counts = read_warm(path, manifest.generation, superblock.page_count).unwrap_or_default();
+                    Kept::some(&pages, frames, counts.as_deref(), &|number, bytes| check(number, bytes).map(|_| ()))?
+                }
+            }
+        };
+        let allowance = Allowance::new(options.budget.ram.saturating_sub(PROCESS_BYTES + loaded + kept.bytes()));
         let uring = options.reader == ReaderKind::IoUring || (options.reader == ReaderKind::Auto && probe_io_uring().is_ok());
         let info = IndexInfo {
             path: path.to_path_buf(),
@@ -150,6 +204,9 @@ impl Base {
                 + Nav::ram_bytes(nav.ids.len() as u64, nav.graph.max_degree() as u64),
             string_keys: keys.are_strings(),
             row_keys: keys.are_rows(),
+            kept_bytes: kept.bytes(),
+            all_resident: matches!(kept, Kept::All(_)),
+            adjacency_in_ram: adjacency.is_some(),
             params: manifest.params,
             reader: if uring { "io_uring" } else { "pread" },
             direct: pages.direct(),
@@ -167,7 +224,20 @@ impl Base {
             distance,
             pages,
             reader: options.reader,
+            kept,
+            adjacency,
+            allowance,
         })
+    }
+
+    /// Which way a search goes that keeps `list_size` candidates.
+    pub(crate) fn way(&self, filter: Option<&KeySet>, list_size: usize) -> Way {
+        match filter {
+            Some(keys) if keys.scan_is_cheaper(list_size, self.info.n) => Way::Scan,
+            _ if self.info.all_resident => Way::Resident,
+            None if self.adjacency.is_some() => Way::Adjacency,
+            _ => Way::Flash,
+        }
     }
 
     /// The PQ code of a node.
@@ -178,17 +248,21 @@ impl Base {
 
     /// Proves that `bytes` is the page `number`; returns its nodes as (first id, count).
     pub(crate) fn check_page(&self, number: u64, bytes: &[u8]) -> Result<(u64, usize), FormatError> {
-        let header = page::check(bytes, self.file_id, number).map_err(|e| self.corrupt(number, e.to_string()))?;
-        let (first, live) = (self.layout.first_node(number), usize::from(header.live));
-        if live > self.layout.per_page || first + live as u64 > self.info.n {
-            return Err(self.corrupt(number, format!("{live} records in a page for {}, of {} nodes", self.layout.per_page, self.info.n)));
-        }
-        Ok((first, live))
+        check_page(&self.pages, &self.layout, self.file_id, self.info.n, number, bytes)
+    }
+
+    /// The nodes of a page that was checked before.
+    pub(crate) fn nodes_of(&self, number: u64, bytes: &[u8]) -> (u64, usize) {
+        (self.layout.first_node(number), usize::from(page::live(bytes)))
     }
 
     fn corrupt(&self, page: u64, detail: String) -> FormatError {
-        let offset = FIRST_PAGE_OFFSET + page * self.layout.page_bytes as u64;
-        FormatError::Corrupt { path: self.pages.path().to_path_buf(), offset, detail: format!("page {page}: {detail}") }
+        corrupt(&self.pages, page, detail)
+    }
+
+    /// A page that ends before `node`, which it was read for.
+    pub(crate) fn no_record(&self, page: u64, live: usize, node: NodeId) -> FormatError {
+        self.corrupt(page, format!("slot {live}: node {node} is not in it"))
     }
 
     pub(crate) fn bad_record(&self, page: u64, error: &RecordError) -> FormatError {
@@ -207,11 +281,14 @@ impl Base {
         Ok(Some((key, node)))
     }
 
-    /// The decoded vector of a node.
-    pub(crate) fn vector(&self, node: NodeId) -> Result<Vec<f32>, SearchError> {
+    /// The key and the decoded vector of a node.
+    pub(crate) fn key_and_vector(&self, node: NodeId) -> Result<(Key, Vec<f32>), SearchError> {
         let mut values = vec![0.0; self.info.dim];
-        self.with_record(node, |record| self.info.element.decode(record.vector(), &mut values))?;
-        Ok(values)
+        let key = self.with_record(node, |record| {
+            self.info.element.decode(record.vector(), &mut values);
+            record.key()
+        })?;
+        Ok((key, values))
     }
 
     fn with_record<T>(&self, node: NodeId, read: impl FnOnce(Record<'_>) -> T) -> Result<T, SearchError> {
@@ -226,6 +303,43 @@ impl Base {
         }
         Ok(read(self.layout.record(&buffer, slot)))
     }
+}
+
+fn corrupt(pages: &PageFile, page: u64, detail: String) -> FormatError {
+    let offset = FIRST_PAGE_OFFSET + page * pages.page_bytes() as u64;
+    FormatError::Corrupt { path: pages.path().to_path_buf(), offset, detail: format!("page {page}: {detail}") }
+}
+
+/// Proves that `bytes` is page `number` of an index of `n` nodes; returns its nodes as (first id, count).
+fn check_page(
+    pages: &PageFile,
+    layout: &RecordLayout,
+    file_id: u64,
+    n: u64,
+    number: u64,
+    bytes: &[u8],
+) -> Result<(u64, usize), FormatError> {
+    let header = page::check(bytes, file_id, number).map_err(|e| corrupt(pages, number, e.to_string()))?;
+    let (first, live) = (layout.first_node(number), usize::from(header.live));
+    if live > layout.per_page || first + live as u64 > n {
+        return Err(corrupt(pages, number, format!("{live} records in a page for {}, of {n} nodes", layout.per_page)));
+    }
+    Ok((first, live))
+}
+
+/// The same, and that it is full, and that its neighbors are nodes: what a page must be that is not looked at again. Returns its records.
+fn check_records(pages: &PageFile, layout: &RecordLayout, file_id: u64, n: u64, number: u64, bytes: &[u8]) -> Result<usize, FormatError> {
+    let (first, live) = check_page(pages, layout, file_id, n, number, bytes)?;
+    let expected = (n - first).min(layout.per_page as u64);
+    if live as u64 != expected {
+        return Err(corrupt(pages, number, format!("{live} records, {expected} belong here")));
+    }
+    let mut neighbors = Vec::with_capacity(layout.max_degree);
+    for slot in 0..live {
+        neighbors.clear();
+        layout.record(bytes, slot).neighbors(n, &mut neighbors).map_err(|e| corrupt(pages, number, e.to_string()))?;
+    }
+    Ok(live)
 }
 
 /// The superblock, proven to agree with the manifest.

@@ -52,7 +52,7 @@ pub enum OpenError {
     Budget {
         /// The index.
         path: PathBuf,
-        /// Codes, codebook, navigation graph, one searcher.
+        /// The process, codes, codebook, navigation graph, searchers.
         needed: u64,
         /// The budget.
         allowed: u64,
@@ -92,7 +92,30 @@ pub enum SearchError {
     /// A fractional or large coordinate for an index of bytes.
     #[error("the query does not fit the index: {0}")]
     NotRepresentable(#[from] NotRepresentable),
-    /// `k`, `list_size` or `beam_width` out of range.
+    /// Numbers for keys that are strings.
+    #[error("{path}: its keys are strings; name them as such")]
+    StringKeys {
+        /// The index.
+        path: PathBuf,
+    },
+    /// A radius that is NaN.
+    #[error("the radius is no number")]
+    Radius,
+    /// As many queries as a searcher takes are in flight, or a search that has a searcher to itself met some.
+    #[error("{in_flight} queries are in flight on this searcher; wait for one before the next")]
+    Busy {
+        /// Queries in flight.
+        in_flight: usize,
+    },
+    /// One searcher too many for the budget that the index was opened with.
+    #[error("a searcher needs {needed} bytes, {left} are left of the index's budget; open it with more memory, or use fewer searchers")]
+    Budget {
+        /// Of the searcher.
+        needed: u64,
+        /// Of the budget.
+        left: u64,
+    },
+    /// A parameter out of range, `k`, `list_size`, `beam_width` or `in_flight`.
     #[error("{name} {got} is not in {low} to {high}")]
     Param {
         /// Which.
@@ -113,11 +136,24 @@ pub enum SearchError {
 }
 
 impl SearchError {
+    /// The same for another query that waited for the page.
+    pub(crate) fn again(&self) -> SearchError {
+        match self {
+            SearchError::Read(error) => error.clone().into(),
+            SearchError::Format(FormatError::Corrupt { path, offset, detail }) => {
+                FormatError::Corrupt { path: path.clone(), offset: *offset, detail: detail.clone() }.into()
+            }
+            other => FormatError::Io { path: PathBuf::new(), error: std::io::Error::other(other.to_string()) }.into(),
+        }
+    }
+
     /// How a door reports it.
     pub fn class(&self) -> ErrorClass {
         match self {
             SearchError::DimensionMismatch { .. } | SearchError::Query(_) | SearchError::NotRepresentable(_) => ErrorClass::BadInput,
-            SearchError::Param { .. } => ErrorClass::Usage,
+            SearchError::Param { .. } | SearchError::Radius | SearchError::StringKeys { .. } => ErrorClass::Usage,
+            SearchError::Busy { .. } => ErrorClass::Busy,
+            SearchError::Budget { .. } => ErrorClass::Budget,
             SearchError::Read(error) => class_of(error),
             SearchError::Format(error) => error.class(),
         }

@@ -8,6 +8,7 @@
 
 mod attempt;
 mod buffer;
+pub(crate) mod cache;
 #[cfg(any(test, feature = "faulty"))]
 pub mod faulty;
 mod file;

@@ -10,32 +10,67 @@
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-//! `base` is a generation, opened; `searcher` runs queries against it, one at a time a thread, reading pages through [`io`].
+//! `base` is a generation, opened, and `kept` what of its pages is in RAM; `query` is a query on its way, and `searcher` runs many of them on one
+//! thread, reading pages through [`io`].
 
 mod base;
+mod cursor;
 mod error;
+mod exact;
 pub mod io;
+mod kept;
+mod key_set;
+mod params;
+mod query;
 mod searcher;
+mod tuned;
 pub mod verify;
 
 pub use base::{IndexInfo, OpenOptions};
+pub use cursor::Cursor;
 pub use error::{OpenError, SearchError};
+pub use key_set::KeySet;
+pub use params::{Answer, Hit, SearchParams, SearchStats, Way};
 pub use roxanne_core::Budget;
-pub use searcher::{Answer, Hit, SearchParams, SearchStats, Searcher};
+pub use searcher::{MAX_IN_FLIGHT, Searcher};
+pub use tuned::{CALIBRATION_FILE, Calibration, WARM_FILE};
 
 use base::Base;
-use roxanne_core::id::Key;
+use roxanne_core::{
+    id::{Key, NodeId},
+    random::CounterRng,
+};
 use std::{
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 /// An opened index. Cheap to clone; every thread may search it.
 #[derive(Clone)]
 pub struct Index {
     base: Arc<Base>,
-    /// Searchers that wait for the next [`Index::search`].
-    idle: Arc<Mutex<Vec<Searcher>>>,
+    idle: Arc<Idle>,
+}
+
+/// Searchers that wait for the next search, and searches that wait for a searcher.
+#[derive(Default)]
+struct Idle {
+    pool: Mutex<Pool>,
+    returned: Condvar,
+}
+
+#[derive(Default)]
+struct Pool {
+    searchers: Vec<Searcher>,
+    /// Those that work.
+    out: usize,
+}
+
+impl Idle {
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        // Nothing under this lock can panic.
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Index {
@@ -47,7 +82,7 @@ impl Index {
         Index::open_with(path, &OpenOptions { budget, ..OpenOptions::default() })
     }
 
-    /// The same with a chosen reader.
+    /// The same with every choice.
     ///
     /// # Errors
     /// As [`Index::open`]; also when the reader is not to be had.
@@ -60,12 +95,38 @@ impl Index {
         &self.base.info
     }
 
-    /// A searcher of one's own: the way to search from many threads without meeting a lock.
+    /// Which list size gives which recall, where `roxanne tune` has measured it.
     ///
     /// # Errors
-    /// The reader could not be set up.
+    /// A damaged file.
+    pub fn calibration(&self) -> Result<Option<Calibration>, OpenError> {
+        Ok(Calibration::read(&self.base.info.path, self.base.info.generation)?)
+    }
+
+    /// Keeps for the next opening how often each page was wanted, lately; false without a cache, which alone counts it.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn remember_pages(&self) -> Result<bool, OpenError> {
+        let kept::Kept::Some(cache) = &self.base.kept else { return Ok(false) };
+        tuned::write_warm(&self.base.info.path, self.base.info.generation, &cache.counts())?;
+        Ok(true)
+    }
+
+    /// A searcher of one's own for one query at a time: the way to search from many threads without meeting a lock.
+    ///
+    /// # Errors
+    /// The reader could not be set up, or the budget is spent.
     pub fn searcher(&self) -> Result<Searcher, SearchError> {
-        Searcher::new(Arc::clone(&self.base))
+        self.searcher_of(1)
+    }
+
+    /// A searcher that takes up to `in_flight` (at most [`MAX_IN_FLIGHT`]) queries at a time.
+    ///
+    /// # Errors
+    /// As [`Index::searcher`].
+    pub fn searcher_of(&self, in_flight: usize) -> Result<Searcher, SearchError> {
+        Searcher::new(Arc::clone(&self.base), in_flight)
     }
 
     /// A searcher over a reader that `wrap` makes of the usual one: the way faults come into tests.
@@ -75,9 +136,10 @@ impl Index {
     #[cfg(any(test, feature = "faulty"))]
     pub fn searcher_with(
         &self,
+        in_flight: usize,
         wrap: impl FnOnce(Box<dyn io::NodeReader>, &Arc<io::PageFile>) -> Box<dyn io::NodeReader>,
     ) -> Result<Searcher, SearchError> {
-        Searcher::wrapped(Arc::clone(&self.base), wrap)
+        Searcher::wrapped(Arc::clone(&self.base), in_flight, wrap)
     }
 
     /// Finds the nearest vectors of `query` `[dim]`.
@@ -85,16 +147,87 @@ impl Index {
     /// # Errors
     /// See [`Searcher::search`].
     pub fn search(&self, query: &[f32], params: &SearchParams) -> Result<Answer, SearchError> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut searcher = match idle {
-            Some(searcher) => searcher,
-            None => self.searcher()?,
+        self.with_searcher(|searcher| searcher.search(query, params))
+    }
+
+    /// The same among the keys of `filter`, which this index made ([`Index::key_set`]).
+    ///
+    /// # Errors
+    /// See [`Searcher::search`].
+    pub fn search_in(&self, query: &[f32], params: &SearchParams, filter: &Arc<KeySet>) -> Result<Answer, SearchError> {
+        self.with_searcher(|searcher| searcher.search_in(query, params, Some(filter)))
+    }
+
+    /// Every vector within `radius` of `query`; see [`Searcher::range`].
+    ///
+    /// # Errors
+    /// See [`Searcher::search`].
+    pub fn range(&self, query: &[f32], radius: f32, params: &SearchParams) -> Result<Answer, SearchError> {
+        self.with_searcher(|searcher| searcher.range(query, radius, params, None))
+    }
+
+    /// Hits in portions, nearest first: each [`Cursor::next`] goes on where the one before ended.
+    ///
+    /// # Errors
+    /// See [`Searcher::search`].
+    pub fn cursor(&self, query: &[f32], params: &SearchParams, filter: Option<&Arc<KeySet>>) -> Result<Cursor, SearchError> {
+        Cursor::new(self.searcher()?, query, params, filter)
+    }
+
+    /// The exact `k` nearest of each of `queries`, by reading every vector once: the oracle, and the way to search where no error is allowed.
+    ///
+    /// # Errors
+    /// See [`Searcher::search`].
+    pub fn exact(&self, queries: &[&[f32]], k: usize, filter: Option<&KeySet>) -> Result<Vec<Answer>, SearchError> {
+        exact::exact(&self.base, queries, k, filter)
+    }
+
+    /// Works with an idle searcher, or a new one, or waits for one where the budget allows no more.
+    fn with_searcher<T>(&self, work: impl FnOnce(&mut Searcher) -> Result<T, SearchError>) -> Result<T, SearchError> {
+        let mut pool = self.idle.pool();
+        let mut searcher = loop {
+            if let Some(searcher) = pool.searchers.pop() {
+                break searcher;
+            }
+            match self.searcher() {
+                // One that is out comes back.
+                Err(SearchError::Budget { .. }) if pool.out > 0 => {
+                    pool = self.idle.returned.wait(pool).unwrap_or_else(PoisonError::into_inner);
+                }
+                made => break made?,
+            }
         };
-        let answer = searcher.search(query, params);
-        if searcher.is_idle() {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(searcher);
+        pool.out += 1;
+        drop(pool);
+        let outcome = work(&mut searcher);
+        // Reads of a search that failed bind a searcher to this thread; dropped, it waits for them.
+        let idle = searcher.is_idle().then_some(searcher);
+        let mut pool = self.idle.pool();
+        pool.out -= 1;
+        pool.searchers.extend(idle);
+        drop(pool);
+        self.idle.returned.notify_one();
+        outcome
+    }
+
+    /// The filter of these number keys (rows, where keys are rows); those that the index does not hold match nothing.
+    ///
+    /// # Errors
+    /// Corruption of keys.rx, or an index of string keys.
+    pub fn key_set(&self, keys: impl IntoIterator<Item = u64>) -> Result<Arc<KeySet>, SearchError> {
+        if self.base.info.string_keys {
+            return Err(SearchError::StringKeys { path: self.base.info.path.clone() });
         }
-        answer
+        Ok(Arc::new(KeySet::of_numbers(&self.base, keys.into_iter().collect())?))
+    }
+
+    /// The filter of the keys that these texts name, of any kind of key; those that the index does not hold match nothing.
+    ///
+    /// # Errors
+    /// Corruption.
+    pub fn key_set_of<'a>(&self, texts: impl IntoIterator<Item = &'a str>) -> Result<Arc<KeySet>, SearchError> {
+        let found = texts.into_iter().filter_map(|text| self.base.find(text).transpose()).collect::<Result<Vec<_>, _>>()?;
+        Ok(Arc::new(KeySet::of_found(found)))
     }
 
     /// The key that `text` names: a string key, or a number where keys are numbers. `None` when the index does not hold it.
@@ -113,6 +246,15 @@ impl Index {
         Ok(self.base.keys.string_of(key)?)
     }
 
+    /// At most `count` vectors `[dim]` chosen by chance, with their keys, in their order on disk.
+    ///
+    /// # Errors
+    /// Corruption, or a failing disk.
+    pub fn sample(&self, count: u64, seed: u64) -> Result<Vec<(Key, Vec<f32>)>, SearchError> {
+        let nodes = CounterRng::new(seed).sample(self.base.info.n, count);
+        nodes.into_iter().map(|node| self.base.key_and_vector(NodeId(node as u32))).collect()
+    }
+
     /// The vector `[dim]` stored under the key that `text` names.
     ///
     /// # Errors
@@ -120,7 +262,7 @@ impl Index {
     pub fn get(&self, text: &str) -> Result<Option<Vec<f32>>, SearchError> {
         match self.base.find(text)? {
             None => Ok(None),
-            Some((_, node)) => self.base.vector(node).map(Some),
+            Some((_, node)) => Ok(Some(self.base.key_and_vector(node)?.1)),
         }
     }
 }

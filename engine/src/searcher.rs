@@ -1,309 +1,436 @@
-//! One query at a time: beam search over pages that come from flash.
+//! Many queries on one thread: whichever has a page to look at goes on, and the device always has reads to do.
 //!
-//! Compressed distances in RAM choose what to read; a page brings exact distances *and* neighbors for every node in it, so one read is made
-//! the most of: each node of the page is ranked exactly, and each that would enter the candidate list is expanded then and there. A page
-//! is therefore read at most once a query, and whatever it was not good for on arrival it will never be good for later: the list
-//! only gets better. Steering is `core::search`, so this file only fetches and feeds.
+//! Each query is a [`Query`]; this file asks the device for what they want and brings them what it gives. One turn of the wheel: queries that
+//! something has come for look at it and ask for more, first of what is in RAM; all that was asked for goes to the kernel in one call; that call
+//! returns with what is done by then. Nobody waits for a whole beam. How many reads a query may have in flight follows from how many queries
+//! there are: alone it gets its `beam_width`, among many one, since every read that is asked for ahead is a read that a later one might have
+//! made needless. A page that two queries want at the same time is read once.
 
 use crate::{
     SearchError,
     base::Base,
     io::{NodeReader, PageFile, open_reader},
+    kept::Kept,
+    key_set::KeySet,
+    params::{Answer, MAX_BEAM_WIDTH, MAX_LIST_SIZE, SearchParams, Way},
+    query::Query,
 };
-use roxanne_core::{
-    build_codes::BuildCodec,
-    id::{Key, NodeId},
-    neighbor::{Distance, Neighbor},
-    pq::LookupTable,
-    search::{BeamSearch, Space, TopK, VisitedSet, search_in_ram},
-};
-use std::{sync::Arc, time::Instant};
+use std::{collections::VecDeque, sync::Arc};
 
-/// Candidates of the search in the navigation graph: how many places the main search begins at.
-const NAV_LIST_SIZE: usize = 32;
-/// Most reads in flight for one query.
-const MAX_BEAM_WIDTH: usize = 64;
-/// Largest list: at 16 bytes a candidate it stays small against any budget.
-const MAX_LIST_SIZE: usize = 1 << 20;
+/// Most queries in flight on one searcher.
+pub const MAX_IN_FLIGHT: usize = 256;
+/// Reads that a searcher keeps in flight where it has the queries for it: with two searchers or more a device of today is busy.
+const DEPTH: usize = 32;
+/// No page.
+const NONE: u64 = u64::MAX;
 
-/// How to search.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SearchParams {
-    /// Hits wanted.
-    pub k: usize,
-    /// Candidates kept while searching (L): more finds more and reads more. At least `k` is used.
-    pub list_size: usize,
-    /// Reads in flight (W): more is faster on an idle device and reads a little more.
-    pub beam_width: usize,
+/// Reads that a searcher of `in_flight` queries has room for.
+fn capacity(in_flight: usize) -> usize {
+    MAX_BEAM_WIDTH + in_flight
 }
 
-impl Default for SearchParams {
-    fn default() -> SearchParams {
-        SearchParams { k: 10, list_size: 64, beam_width: 4 }
-    }
+/// Memory of a searcher of `in_flight` queries, over pages of `page_bytes` and codes of `code_bytes`: buffers, tables, lists and sets.
+pub(crate) fn searcher_bytes(page_bytes: usize, code_bytes: usize, in_flight: usize) -> u64 {
+    let query = 5 * 256 * code_bytes as u64 + (128 << 10);
+    capacity(in_flight) as u64 * page_bytes as u64 + in_flight as u64 * query
 }
 
-/// One vector found.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Hit {
-    /// Its key; the number of a string key (see `Index::key_name`).
-    pub key: Key,
-    /// Its exact distance under the index's metric.
-    pub distance: f32,
-}
-
-/// What a search found, and what it took.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    /// Nearest first; fewer than `k` only when the index holds fewer.
-    pub hits: Vec<Hit>,
-    /// Its cost.
-    pub stats: SearchStats,
-}
-
-/// The cost of one search.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SearchStats {
-    /// Pages read.
-    pub reads: u64,
-    /// Nodes expanded from a page that was read for another.
-    pub cache_hits: u64,
-    /// Distances computed, compressed and exact.
-    pub distances: u64,
-    /// Wall time in microseconds.
-    pub micros: u64,
-}
-
-/// Runs searches on one thread; its scratch is reused from query to query.
+/// Runs searches on one thread, one or many at a time; its memory is used again from query to query.
 pub struct Searcher {
     base: Arc<Base>,
     reader: Box<dyn NodeReader>,
-    scratch: Scratch,
+    slots: Vec<Slot>,
+    /// Slots without a query.
+    free: Vec<usize>,
+    /// Slots whose query can go on.
+    ready: VecDeque<usize>,
+    /// Slots whose query wants to read and found the reader full.
+    starved: Vec<usize>,
+    flights: Flights,
+    /// Of the index's allowance.
+    bytes: u64,
 }
 
-struct Scratch {
-    table: LookupTable,
-    nav_search: BeamSearch,
-    search: BeamSearch,
-    top: TopK<Ranked>,
-    pages: VisitedSet,
-    /// Nodes taken for expansion, with the page each waits for.
-    wanted: Vec<(u64, NodeId)>,
-    query: Vec<u8>,
-    pq_query: Vec<f32>,
-    neighbors: Vec<NodeId>,
-    unseen: Vec<NodeId>,
-    distances: Vec<u32>,
-    stats: SearchStats,
+/// A place for a query.
+struct Slot {
+    query: Query,
+    /// Which of the queries that this place had is in it: an answer to an earlier one is nobody's.
+    turn: u64,
+    active: bool,
+    ready: bool,
+    failed: Option<SearchError>,
 }
 
-/// A node with its exact distance, in the order (distance, node).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Ranked {
-    distance: Distance,
-    id: NodeId,
-    key: Key,
+/// Reads on their way, by their tag, and who waits for each.
+struct Flights {
+    pages: Vec<u64>,
+    waiting: Vec<Vec<(usize, u64)>>,
+    free: Vec<usize>,
+}
+
+impl Flights {
+    fn new(capacity: usize) -> Flights {
+        Flights { pages: vec![NONE; capacity], waiting: vec![Vec::new(); capacity], free: (0..capacity).rev().collect() }
+    }
+
+    /// The read of `page` that is on its way.
+    fn of(&self, page: u64) -> Option<usize> {
+        self.pages.iter().position(|&there| there == page)
+    }
 }
 
 impl Searcher {
-    pub(crate) fn new(base: Arc<Base>) -> Result<Searcher, SearchError> {
-        Searcher::wrapped(base, |reader, _| reader)
+    pub(crate) fn new(base: Arc<Base>, in_flight: usize) -> Result<Searcher, SearchError> {
+        Searcher::wrapped(base, in_flight, |reader, _| reader)
     }
 
     pub(crate) fn wrapped(
         base: Arc<Base>,
+        in_flight: usize,
         wrap: impl FnOnce(Box<dyn NodeReader>, &Arc<PageFile>) -> Box<dyn NodeReader>,
     ) -> Result<Searcher, SearchError> {
-        let reader = wrap(open_reader(&base.pages, base.reader, MAX_BEAM_WIDTH)?, &base.pages);
-        let scratch = Scratch {
-            table: LookupTable::new(),
-            nav_search: BeamSearch::default(),
-            search: BeamSearch::default(),
-            top: TopK::new(0),
-            pages: VisitedSet::default(),
-            wanted: Vec::new(),
-            query: Vec::new(),
-            pq_query: Vec::new(),
-            neighbors: Vec::new(),
-            unseen: Vec::new(),
-            distances: Vec::new(),
-            stats: SearchStats::default(),
-        };
-        Ok(Searcher { base, reader, scratch })
+        in_range("in_flight", in_flight, MAX_IN_FLIGHT)?;
+        let capacity = capacity(in_flight);
+        let reader = wrap(open_reader(&base.pages, base.reader, capacity)?, &base.pages);
+        let bytes = searcher_bytes(base.layout.page_bytes, base.info.code_bytes, in_flight);
+        base.allowance.take(bytes).map_err(|left| SearchError::Budget { needed: bytes, left })?;
+        let slot = || Slot { query: Query::new(), turn: 0, active: false, ready: false, failed: None };
+        Ok(Searcher {
+            base,
+            reader,
+            slots: (0..in_flight).map(|_| slot()).collect(),
+            free: (0..in_flight).rev().collect(),
+            ready: VecDeque::with_capacity(in_flight),
+            starved: Vec::with_capacity(in_flight),
+            flights: Flights::new(capacity),
+            bytes,
+        })
     }
 
-    /// False while reads of a failed search are in flight; then only this thread may go on with it.
+    /// Queries that were submitted and not yet answered.
+    pub fn in_flight(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Whether another query can be submitted.
+    pub fn has_room(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    /// False while reads are in flight, of a search that failed too; then only this thread may go on with it.
     pub(crate) fn is_idle(&self) -> bool {
-        self.reader.in_flight() == 0
+        self.reader.in_flight() == 0 && self.in_flight() == 0
     }
 
     /// Finds the nearest vectors of `query` `[dim]`, which must be representable in the index's element type.
     ///
     /// # Errors
-    /// A query or parameter that makes no sense; a failing disk; corruption. Never a partial answer.
+    /// A query or parameter that makes no sense; a failing disk; corruption. Never a partial answer, but for a deadline. `Busy` while submitted
+    /// queries are in flight.
     pub fn search(&mut self, query: &[f32], params: &SearchParams) -> Result<Answer, SearchError> {
-        let start = Instant::now();
-        // A search that failed with its reader may have left reads behind; they must not be taken for this one's.
-        while self.reader.in_flight() > 0 {
-            self.reader.wait(&mut |_| {})?;
-        }
-        let info = &self.base.info;
-        for (name, got, high) in [
-            ("k", params.k, MAX_LIST_SIZE),
-            ("list_size", params.list_size, MAX_LIST_SIZE),
-            ("beam_width", params.beam_width, MAX_BEAM_WIDTH),
-        ] {
-            if !(1..=high).contains(&got) {
-                return Err(SearchError::Param { name, got, low: 1, high });
-            }
-        }
-        if query.len() != info.dim {
-            return Err(SearchError::DimensionMismatch { path: info.path.clone(), found: info.dim, asked: query.len() });
-        }
-        BuildCodec::check_row(info.metric, query)?;
-        self.scratch.query.clear();
-        info.element.encode(query, &mut self.scratch.query)?;
-
-        self.scratch.begin(&self.base, query, params);
-        self.walk(params.beam_width)?;
-        let hits = self.scratch.top.drain_sorted().into_iter().map(|r| Hit { key: r.key, distance: r.distance.0 }).collect();
-        let mut stats = self.scratch.stats;
-        stats.distances += self.scratch.search.distance_count + self.scratch.nav_search.distance_count;
-        stats.micros = start.elapsed().as_micros() as u64;
-        Ok(Answer { hits, stats })
+        self.search_in(query, params, None)
     }
 
-    /// Reads pages until no candidate waits.
-    fn walk(&mut self, beam_width: usize) -> Result<(), SearchError> {
-        let Searcher { base, reader, scratch } = self;
+    /// The same among the keys of `filter`.
+    ///
+    /// # Errors
+    /// As [`Searcher::search`].
+    pub fn search_in(&mut self, query: &[f32], params: &SearchParams, filter: Option<&Arc<KeySet>>) -> Result<Answer, SearchError> {
+        self.alone()?;
+        let slot = self.begin(0, query, params, filter)?;
+        self.finish(slot)
+    }
+
+    /// Every vector within `radius` (inclusive) of `query`, as far as a list of `params.list_size` that grows while half of it lies within leads
+    /// to them; `params.k` is not looked at.
+    ///
+    /// # Errors
+    /// As [`Searcher::search`].
+    pub fn range(
+        &mut self,
+        query: &[f32],
+        radius: f32,
+        params: &SearchParams,
+        filter: Option<&Arc<KeySet>>,
+    ) -> Result<Answer, SearchError> {
+        if radius.is_nan() {
+            return Err(SearchError::Radius);
+        }
+        self.alone()?;
+        let params = SearchParams { k: 1, ..*params };
+        let slot = self.begin(0, query, &params, filter)?;
+        self.slots[slot].query.keep_all(radius);
         loop {
-            while reader.in_flight() < beam_width {
-                let Some(candidate) = scratch.search.take() else { break };
-                let page = base.layout.page_of(candidate.id);
-                scratch.wanted.push((page, candidate.id));
-                // Page numbers are ids divided by nodes a page, so they fit a node id.
-                if scratch.pages.insert(NodeId(page as u32)) {
-                    reader.submit(page, page)?;
-                    scratch.stats.reads += 1;
+            let answer = self.finish(slot)?;
+            let (list_size, found) = self.slots[slot].query.reach();
+            if !answer.complete || found * 2 < list_size || list_size >= MAX_LIST_SIZE.min(self.base.info.n as usize) {
+                return Ok(answer);
+            }
+            self.resume(slot, list_size * 2);
+        }
+    }
+
+    /// Begins a search that can be gone on with: the first answer is `params.k` hits, and [`Searcher::more`] gives those after them.
+    ///
+    /// # Errors
+    /// As [`Searcher::search`].
+    pub(crate) fn begin_cursor(
+        &mut self,
+        query: &[f32],
+        params: &SearchParams,
+        filter: Option<&Arc<KeySet>>,
+    ) -> Result<usize, SearchError> {
+        self.alone()?;
+        let slot = self.begin(0, query, params, filter)?;
+        self.slots[slot].query.keep_all(f32::INFINITY);
+        Ok(slot)
+    }
+
+    /// All that the search of `slot` ranked with a list of at least `list_size`, nearest first.
+    pub(crate) fn more(&mut self, slot: usize, list_size: usize) -> Result<Answer, SearchError> {
+        if !self.slots[slot].active {
+            self.resume(slot, list_size);
+        }
+        self.finish(slot)
+    }
+
+    /// Vectors of the index.
+    pub(crate) fn vectors(&self) -> usize {
+        usize::try_from(self.base.info.n).unwrap_or(usize::MAX)
+    }
+
+    /// Submits a query; its answer comes from [`Searcher::wait`] under `tag`.
+    ///
+    /// # Errors
+    /// A query or parameter that makes no sense; `Busy` where [`Searcher::has_room`] is false. Nothing is submitted then.
+    pub fn submit(&mut self, tag: u64, query: &[f32], params: &SearchParams, filter: Option<&Arc<KeySet>>) -> Result<(), SearchError> {
+        self.begin(tag, query, params, filter).map(|_| ())
+    }
+
+    /// Works until at least one query has ended, and hands every ended one to `done`, by its tag. Returns how many; 0 only when none is in flight.
+    ///
+    /// # Errors
+    /// Those of the reader as a whole: no query goes on then, and none is answered. What stands against one query is its answer.
+    pub fn wait(&mut self, done: &mut dyn FnMut(u64, Result<Answer, SearchError>)) -> Result<usize, SearchError> {
+        loop {
+            let mut ended = 0;
+            while let Some(slot) = self.ready.pop_front() {
+                self.slots[slot].ready = false;
+                if let Some(outcome) = self.go_on(slot) {
+                    ended += 1;
+                    done(self.slots[slot].query.tag, outcome);
                 }
             }
-            if reader.in_flight() == 0 {
-                return Ok(());
+            if ended > 0 || self.in_flight() == 0 {
+                return Ok(ended);
             }
-            let mut failed = None;
-            reader.wait(&mut |completion| {
-                let arrived = match completion.bytes {
-                    Ok(bytes) => scratch.arrive(base, completion.page, bytes),
-                    Err(error) => Err(error.into()),
-                };
-                if let Err(error) = arrived {
-                    failed.get_or_insert(error);
-                }
-            })?;
-            if let Some(error) = failed {
+            if let Err(error) = self.collect() {
+                self.abandon();
                 return Err(error);
             }
         }
     }
-}
 
-impl Scratch {
-    /// Fills the lookup table and the first candidates.
-    fn begin(&mut self, base: &Base, query: &[f32], params: &SearchParams) {
-        self.stats = SearchStats::default();
-        self.wanted.clear();
-        self.pages.reset();
-        let most = usize::try_from(base.info.n).unwrap_or(usize::MAX);
-        self.top.reset(params.k.min(most));
-        base.codec.pq_query(query, &mut self.pq_query);
-        self.table.fill(&base.codebook, base.codec.lookup_kind(), &self.pq_query);
+    /// Refuses to mix a search of its own with submitted ones.
+    fn alone(&self) -> Result<(), SearchError> {
+        if self.in_flight() > 0 { Err(SearchError::Busy { in_flight: self.in_flight() }) } else { Ok(()) }
+    }
 
-        let mut space = NavSpace { base, table: &self.table };
-        search_in_ram(&mut space, &[base.nav.entry], NAV_LIST_SIZE, &mut self.nav_search, |_| {});
-        self.search.reset(params.list_size.max(params.k).min(most));
-        // The entry reaches every node, which the sampled ones need not.
-        let entry = Neighbor { distance: self.table.distance(base.code(base.entry)), id: base.entry };
-        let found = self.nav_search.found().map(|place| Neighbor { distance: place.distance, id: base.nav.ids[place.id.index()] });
-        for start in found.chain([entry]) {
-            if self.search.visit(start.id) {
-                self.search.push(start);
+    fn begin(&mut self, tag: u64, query: &[f32], params: &SearchParams, filter: Option<&Arc<KeySet>>) -> Result<usize, SearchError> {
+        in_range("k", params.k, MAX_LIST_SIZE)?;
+        in_range("list_size", params.list_size, MAX_LIST_SIZE)?;
+        in_range("beam_width", params.beam_width, MAX_BEAM_WIDTH)?;
+        let Some(&slot) = self.free.last() else { return Err(SearchError::Busy { in_flight: self.in_flight() }) };
+        let place = &mut self.slots[slot];
+        place.query.begin(&self.base, query, params, filter.cloned())?;
+        place.query.tag = tag;
+        self.free.pop();
+        self.activate(slot);
+        Ok(slot)
+    }
+
+    fn activate(&mut self, slot: usize) {
+        let place = &mut self.slots[slot];
+        (place.active, place.ready, place.failed) = (true, true, None);
+        place.turn += 1;
+        self.ready.push_back(slot);
+    }
+
+    /// Takes the ended query of `slot` up again with a longer list.
+    fn resume(&mut self, slot: usize, list_size: usize) {
+        self.free.retain(|&free| free != slot);
+        self.slots[slot].query.grow(list_size);
+        self.activate(slot);
+    }
+
+    /// Works until the only query has ended.
+    fn finish(&mut self, slot: usize) -> Result<Answer, SearchError> {
+        debug_assert!(self.slots[slot].active && self.in_flight() == 1);
+        loop {
+            let mut answer = None;
+            self.wait(&mut |_, outcome| answer = Some(outcome))?;
+            if let Some(answer) = answer {
+                return answer;
             }
         }
     }
 
-    /// Makes the most of a page.
-    fn arrive(&mut self, base: &Base, number: u64, bytes: &[u8]) -> Result<(), SearchError> {
-        let (first, live) = base.check_page(number, bytes)?;
-        let record = |id: NodeId| base.layout.record(bytes, (u64::from(id.0) - first) as usize);
-        for slot in 0..live {
-            let (id, record) = (NodeId((first + slot as u64) as u32), base.layout.record(bytes, slot));
-            let distance = Distance(base.distance.distance(&self.query, record.vector()));
-            self.top.offer(Ranked { distance, id, key: record.key() });
+    /// Nothing that is in flight will be answered.
+    fn abandon(&mut self) {
+        for slot in 0..self.slots.len() {
+            if self.slots[slot].active {
+                self.end(slot);
+            }
         }
-        self.stats.distances += live as u64;
-        // Those it was read for come first: they make the list better before the others are judged by it.
-        let mut at = 0;
-        while at < self.wanted.len() {
-            if self.wanted[at].0 == number {
-                let (_, id) = self.wanted.swap_remove(at);
-                if u64::from(id.0) - first >= live as u64 {
-                    return Err(base
-                        .bad_record(
-                            number,
-                            &roxanne_core::format::record::RecordError { slot: live, detail: format!("node {id} is not in it") },
-                        )
-                        .into());
+        self.ready.clear();
+        self.starved.clear();
+    }
+
+    fn end(&mut self, slot: usize) {
+        let place = &mut self.slots[slot];
+        (place.active, place.ready) = (false, false);
+        place.turn += 1;
+        self.free.push(slot);
+    }
+
+    /// Reads that a query may have in flight now.
+    fn width(&self, slot: usize) -> usize {
+        let params = &self.slots[slot].query.params;
+        if params.deterministic { params.beam_width } else { (DEPTH / self.in_flight().max(1)).clamp(1, params.beam_width) }
+    }
+
+    /// Lets a query look at what is in RAM and ask for what is not; its outcome when it has ended.
+    fn go_on(&mut self, slot: usize) -> Option<Result<Answer, SearchError>> {
+        let outcome = match self.advance(slot) {
+            Ok(true) => Ok(self.slots[slot].query.answer(true)),
+            Ok(false) if self.slots[slot].query.is_late() => Ok(self.slots[slot].query.answer(false)),
+            Ok(false) => return None,
+            Err(error) => Err(error),
+        };
+        self.end(slot);
+        Some(outcome)
+    }
+
+    /// True when the query has nothing left to do.
+    fn advance(&mut self, slot: usize) -> Result<bool, SearchError> {
+        let width = self.width(slot);
+        let Searcher { base, reader, slots, starved, flights, .. } = self;
+        let base = &**base;
+        let Slot { query, turn, failed, .. } = &mut slots[slot];
+        if let Some(error) = failed.take() {
+            return Err(error);
+        }
+        if let (Way::Resident, Kept::All(pages)) = (query.way, &base.kept) {
+            query.run_resident(base, pages);
+        }
+        loop {
+            let exhausted = loop {
+                if let (Kept::Some(cache), Way::Flash, false) = (&base.kept, query.way, query.params.deterministic) {
+                    while let Some((page, kept)) = query.next_kept(base, cache) {
+                        cache.note(page);
+                        query.stats.cache_hits += 1;
+                        let (first, live) = base.nodes_of(page, &kept);
+                        query.arrive(base, page, first, live, &kept)?;
+                    }
                 }
-                self.expand(base, number, record(id))?;
-            } else {
-                at += 1;
-            }
-        }
-        for slot in 0..live {
-            let id = NodeId((first + slot as u64) as u32);
-            let neighbor = Neighbor { distance: self.table.distance(base.code(id)), id };
-            let useful = if self.search.visit(id) {
-                let admitted = self.search.admits(neighbor);
-                self.search.push_taken(neighbor);
-                admitted
-            } else {
-                self.search.take_this(neighbor)
+                if query.waiting >= width {
+                    break false;
+                }
+                if reader.in_flight() == reader.capacity() {
+                    starved.push(slot);
+                    break false;
+                }
+                let Some(page) = query.next_page(base) else { break true };
+                if let Kept::Some(cache) = &base.kept {
+                    cache.note(page);
+                    if let Some(kept) = cache.get(page) {
+                        query.stats.cache_hits += 1;
+                        let (first, live) = base.nodes_of(page, &kept);
+                        query.arrive(base, page, first, live, &kept)?;
+                        continue;
+                    }
+                }
+                match flights.of(page) {
+                    Some(flight) => {
+                        query.stats.cache_hits += 1;
+                        flights.waiting[flight].push((slot, *turn));
+                    }
+                    None => {
+                        let Some(flight) = flights.free.pop() else { unreachable!("a flight for every read that the reader has room for") };
+                        if let Err(error) = reader.submit(page, flight as u64) {
+                            flights.free.push(flight);
+                            return Err(error.into());
+                        }
+                        query.stats.reads += 1;
+                        flights.pages[flight] = page;
+                        flights.waiting[flight].push((slot, *turn));
+                    }
+                }
             };
-            if useful {
-                self.stats.cache_hits += 1;
-                self.expand(base, number, record(id))?;
+            if query.params.deterministic && query.take_turn(base)? {
+                continue;
+            }
+            if !exhausted || query.waiting > 0 {
+                return Ok(false);
+            }
+            if !query.is_short() {
+                return Ok(true);
+            }
+            query.scan_instead(base)?;
+        }
+    }
+
+    /// Sends off what was asked for, waits for the device, and brings what it gives to those who wait for it.
+    fn collect(&mut self) -> Result<(), SearchError> {
+        let Searcher { base, reader, slots, ready, starved, flights, .. } = self;
+        reader.wait(&mut |completion| {
+            let (flight, page) = (completion.tag as usize, completion.page);
+            let checked = completion.bytes.map_err(SearchError::from).and_then(|bytes| {
+                let (first, live) = base.check_page(page, bytes)?;
+                Ok((first, live, bytes))
+            });
+            if let (Kept::Some(cache), Ok((.., bytes))) = (&base.kept, &checked) {
+                cache.offer(page, bytes);
+            }
+            let mut waiting = std::mem::take(&mut flights.waiting[flight]);
+            flights.pages[flight] = NONE;
+            flights.free.push(flight);
+            for (slot, turn) in waiting.drain(..) {
+                let place = &mut slots[slot];
+                if !place.active || place.turn != turn {
+                    continue;
+                }
+                let arrived = match &checked {
+                    Ok((first, live, bytes)) => place.query.arrive(base, page, *first, *live, bytes),
+                    Err(error) => Err(error.again()),
+                };
+                if let Err(error) = arrived {
+                    place.failed.get_or_insert(error);
+                }
+                if !place.ready {
+                    place.ready = true;
+                    ready.push_back(slot);
+                }
+            }
+            flights.waiting[flight] = waiting;
+        })?;
+        for slot in starved.drain(..) {
+            let place = &mut slots[slot];
+            if place.active && !place.ready {
+                place.ready = true;
+                ready.push_back(slot);
             }
         }
         Ok(())
     }
+}
 
-    /// Brings a node's unseen neighbors into the candidate list.
-    fn expand(&mut self, base: &Base, number: u64, record: roxanne_core::format::record::Record<'_>) -> Result<(), SearchError> {
-        self.neighbors.clear();
-        record.neighbors(base.info.n, &mut self.neighbors).map_err(|e| base.bad_record(number, &e))?;
-        self.unseen.clear();
-        let search = &mut self.search;
-        self.unseen.extend(self.neighbors.iter().filter(|&&id| search.visit(id)));
-        self.table.distances(&base.codes, &self.unseen, &mut self.distances);
-        self.search.distance_count += self.unseen.len() as u64;
-        for (&id, &distance) in self.unseen.iter().zip(&self.distances) {
-            self.search.push(Neighbor { distance, id });
-        }
-        Ok(())
+impl Drop for Searcher {
+    fn drop(&mut self) {
+        self.base.allowance.give_back(self.bytes);
     }
 }
 
-/// The navigation graph under compressed distances.
-struct NavSpace<'a> {
-    base: &'a Base,
-    table: &'a LookupTable,
-}
-
-impl Space for NavSpace<'_> {
-    fn distance(&mut self, place: NodeId) -> u32 {
-        self.table.distance(self.base.code(self.base.nav.ids[place.index()]))
-    }
-    fn expand(&mut self, place: NodeId, neighbors: &mut Vec<NodeId>) {
-        neighbors.extend_from_slice(self.base.nav.graph.neighbors(place));
-    }
+fn in_range(name: &'static str, got: usize, high: usize) -> Result<(), SearchError> {
+    if (1..=high).contains(&got) { Ok(()) } else { Err(SearchError::Param { name, got, low: 1, high }) }
 }

@@ -1,10 +1,10 @@
 //! `eval`: recall against speed, one point a list size.
 
-use super::{check_index, index_json, print_json, refuse_existing, thread_count};
+use super::{Memory, check_index, index_json, print_json, refuse_existing, search_failure, thread_count};
 use crate::{
     failure::Failure,
     interrupt, key_file,
-    parse::{self, Sweep},
+    parse::Sweep,
     plot,
     progress::say,
     queries::{self, Queries},
@@ -12,12 +12,11 @@ use crate::{
     trial::{Point, Trial},
 };
 use roxanne_core::{
-    Budget,
     format::{self, keys::KeyList, manifest::Manifest},
     metric::Metric,
     recall::Truth,
 };
-use roxanne_engine::{Index, IndexInfo, SearchParams, io::drop_page_cache};
+use roxanne_engine::{Index, IndexInfo, OpenOptions, SearchParams, io::drop_page_cache};
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
@@ -31,6 +30,7 @@ use std::{
 #[command(after_help = "Examples:
   roxanne eval my.rx -q query.u8bin -g gt.bin --sweep list-size=16,32,64,128 --threads 2 --cold
   roxanne eval my.rx -q query.u8bin -g gt.bin --sweep list-size=16..256 --plot recall.svg --json
+  roxanne eval my.rx -q query.u8bin -g gt.bin --in-flight 1,8,64 --ram 80M --warm-with other.u8bin
 
 Recall compares row numbers: rows at equal distance that the truth does not name count as missed (but not under hamming,
 where such ties are the rule). An index with number keys of its own needs the file it was built with (--keys); string keys
@@ -54,15 +54,23 @@ pub(crate) struct Args {
     /// Threads; 0 is one a core
     #[arg(long, short, value_name = "T", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
     threads: u16,
-    /// Reads in flight for a query (W)
+    /// Queries in flight, over all threads, such as 1,8,64; each is measured. 0 is one a thread
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "0", value_parser = clap::value_parser!(u16).range(0..=4096))]
+    in_flight: Vec<u16>,
+    #[command(flatten)]
+    memory: Memory,
+    /// Most reads in flight for a query (W); among many queries each has fewer
     #[arg(long, value_name = "W", default_value_t = SearchParams::default().beam_width)]
     beam_width: usize,
-    /// Most memory for the index, such as 1G
-    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
-    ram: Option<u64>,
-    /// Make the kernel forget the index's files before each point; we cache nothing of our own
+    /// The same answers in every run, whatever order reads come back in
+    #[arg(long)]
+    deterministic: bool,
+    /// Make the kernel forget the index's files before each point, and keep no pages of our own
     #[arg(long)]
     cold: bool,
+    /// Queries that are run first, unmeasured, so that the cache knows what is wanted
+    #[arg(long, value_name = "Q", conflicts_with = "cold")]
+    warm_with: Option<String>,
     /// The first queries only
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
@@ -81,26 +89,33 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     interrupt::leaves_at_once();
     args.plot.as_deref().map_or(Ok(()), refuse_existing)?;
     check_index(&args.index)?;
-    let index = Index::open(&args.index, Budget::ram(args.ram.unwrap_or(u64::MAX)))?;
+    let threads = thread_count(usize::from(args.threads));
+    let most = args.in_flight.iter().map(|&n| usize::from(n)).max().unwrap_or(0).max(threads);
+    let options = OpenOptions { searchers: threads, in_flight: most.div_ceil(threads), ..args.memory.options() };
+    let index = Index::open_with(&args.index, &options)?;
     let info = index.info();
     let (truth, dataset) = (Truth::read(&args.truth)?, queries::open(&args.queries, info, args.limit)?);
     check_truth(args, &truth, dataset.n(), info)?;
     let rows = rows_of_keys(args, info)?;
     let queries = Queries::read(&dataset, 0, usize::try_from(dataset.n()).unwrap_or(usize::MAX))?;
-    let threads = thread_count(usize::from(args.threads));
     let ties = info.metric == Metric::Hamming && !truth.distances.is_empty();
-    let (k, beam_width) = (args.k as usize, args.beam_width);
-    let trial = Trial { index: &index, queries: &queries, truth: &truth, rows, ties, k, beam_width, threads };
+    let params =
+        SearchParams { k: args.k as usize, beam_width: args.beam_width, deterministic: args.deterministic, ..SearchParams::default() };
+    let trial = Trial { index: &index, queries: &queries, truth: &truth, rows, stranger: None, ties, params, threads };
+    if let Some(source) = &args.warm_with {
+        warm(&index, source, &params)?;
+    }
 
     if !args.json {
         print_head(out, args.k)?;
     }
     let mut points = Vec::new();
-    for &list_size in &args.sweep.0 {
+    let in_flight = args.in_flight.iter().map(|&n| if n == 0 { threads } else { usize::from(n) });
+    for (list_size, in_flight) in in_flight.flat_map(|n| args.sweep.0.iter().map(move |&size| (size, n))) {
         if args.cold {
             forget(&args.index)?;
         }
-        let point = trial.measure(list_size)?;
+        let point = trial.measure(list_size, in_flight)?;
         if !args.json {
             print_point(out, &point)?;
             out.flush()?;
@@ -110,7 +125,9 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     if args.json {
         let run = json!({
             "k": args.k, "queries": queries.len(), "threads": threads, "beam_width": args.beam_width, "cold": args.cold,
-            "ties": ties, "reader": info.reader, "direct": info.direct,
+            "ties": ties, "reader": info.reader, "direct": info.direct, "deterministic": args.deterministic,
+            "ram": args.memory.ram, "adjacency_in_ram": info.adjacency_in_ram, "kept_bytes": info.kept_bytes,
+            "all_resident": info.all_resident, "warm_with": args.warm_with,
         });
         print_json(out, &json!({"index": index_json(info), "run": run, "points": points.iter().map(to_json).collect::<Vec<_>>()}))?;
     }
@@ -160,6 +177,17 @@ fn rows_of_keys(args: &Args, info: &IndexInfo) -> Result<Option<HashMap<u64, u64
     }
 }
 
+/// Runs the queries of `source` for what the cache learns from them.
+fn warm(index: &Index, source: &str, params: &SearchParams) -> Result<(), Failure> {
+    let dataset = queries::open(source, index.info(), None)?;
+    let queries = Queries::read(&dataset, 0, usize::try_from(dataset.n()).unwrap_or(usize::MAX))?;
+    let (mut searcher, mut query) = (index.searcher()?, Vec::new());
+    (0..queries.len()).try_for_each(|at| {
+        queries.decode(at, &mut query);
+        searcher.search(&query, params).map(|_| ()).map_err(|error| search_failure(error, at as u64))
+    })
+}
+
 /// Makes the kernel forget what it has cached of the index.
 fn forget(index: &Path) -> Result<(), Failure> {
     let manifest = Manifest::read(index)?;
@@ -170,17 +198,17 @@ fn forget(index: &Path) -> Result<(), Failure> {
 fn to_json(point: &Point) -> Value {
     let latency = point.latency;
     json!({
-        "list_size": point.list_size, "recall": point.recall, "qps": point.qps, "reads": point.reads, "mean_us": latency.mean_us,
+        "list_size": point.list_size, "in_flight": point.in_flight, "threads": point.threads, "way": point.way.name(), "recall": point.recall, "qps": point.qps, "reads": point.reads, "mean_us": latency.mean_us,
         "p50_us": latency.p50_us, "p99_us": latency.p99_us, "p999_us": latency.p999_us, "rss_bytes": point.rss_bytes,
-        "cache_hits": point.cache_hits, "distances": point.distances,
+        "cache_hits": point.cache_hits, "distances": point.distances, "cpu_us": point.cpu_us,
     })
 }
 
-const WIDTHS: [usize; 10] = [9, 9, 8, 7, 9, 9, 9, 9, 9, 10];
+const WIDTHS: [usize; 12] = [9, 9, 9, 8, 7, 9, 9, 9, 9, 9, 9, 10];
 
 fn print_head(out: &mut dyn Write, k: u32) -> io::Result<()> {
     let recall = format!("recall@{k}");
-    let names = ["list_size", &recall, "QPS", "reads", "distances", "mean", "p50", "p99", "p99.9", "RSS"];
+    let names = ["list_size", "in_flight", &recall, "QPS", "reads", "distances", "CPU", "mean", "p50", "p99", "p99.9", "RSS"];
     text::row(out, &names.map(String::from), &WIDTHS)
 }
 
@@ -188,10 +216,12 @@ fn print_point(out: &mut dyn Write, point: &Point) -> io::Result<()> {
     let latency = point.latency;
     let cells = [
         point.list_size.to_string(),
+        point.in_flight.to_string(),
         format!("{:.4}", point.recall),
         format!("{:.0}", point.qps),
         format!("{:.1}", point.reads),
         format!("{:.0}", point.distances),
+        text::micros(point.cpu_us),
         text::micros(latency.mean_us),
         text::micros(latency.p50_us),
         text::micros(latency.p99_us),

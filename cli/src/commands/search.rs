@@ -1,16 +1,17 @@
 //! `search`: queries in, nearest keys out, one line a hit.
 
-use super::{check_index, index_json, search_failure};
+use super::{Memory, check_index, index_json, search_failure};
 use crate::{
     failure::Failure,
-    interrupt,
-    parse::{self, QuerySource},
+    interrupt, key_file,
+    parse::QuerySource,
+    progress::say,
     queries::{self, Queries},
 };
-use roxanne_core::{Budget, id::Key};
-use roxanne_engine::{Answer, Index, SearchParams};
+use roxanne_core::{format::keys::KeyList, id::Key};
+use roxanne_engine::{Answer, Index, KeySet, OpenOptions, SearchError, SearchParams, Searcher};
 use serde_json::{Value, json};
-use std::{io::Write, path::PathBuf};
+use std::{io::Write, path::PathBuf, sync::Arc, time::Duration};
 
 /// Queries in memory at a time.
 const CHUNK: usize = 256;
@@ -21,6 +22,10 @@ const CHUNK: usize = 256;
   roxanne search my.rx -q query.u8bin -k 10 --list-size 64
   roxanne search my.rx -q 'v=0.1,0.2,0.3' -k 3
   roxanne search my.rx -q query.npy --limit 100 --json
+  roxanne search my.rx --key 'doc 7' -k 10                    near a vector of the index
+  roxanne search my.rx -q query.npy --among keys.txt          among these keys only
+  roxanne search my.rx -q query.npy --radius 0.3              all that are as near as this
+  roxanne search my.rx -q query.npy --recall 0.98             the effort that tune found to give it
 
 Without --json a hit is a line: query, rank, key, distance, separated by tabs. In string keys a tab, a line end and a
 backslash are written \\t, \\n and \\\\.")]
@@ -29,20 +34,40 @@ pub(crate) struct Args {
     #[arg(value_name = "IDX")]
     index: PathBuf,
     /// The queries: a file, synth:..., or one vector as v=0.1,0.2
-    #[arg(long, short, value_name = "Q")]
-    queries: QuerySource,
+    #[arg(long, short, value_name = "Q", required_unless_present = "key")]
+    queries: Option<QuerySource>,
+    /// Search near the vector of this key instead, which is the first hit itself
+    #[arg(long, value_name = "KEY", conflicts_with = "queries")]
+    key: Option<String>,
     /// Hits of each query
     #[arg(short, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     k: u32,
     /// Candidates kept while searching (L): more finds more and reads more
     #[arg(long, value_name = "L", default_value_t = 64, visible_aliases = ["ef", "complexity"], value_parser = clap::value_parser!(u32).range(1..))]
     list_size: u32,
+    /// The list size that `roxanne tune` found to give this recall (0 to 1), instead of --list-size
+    #[arg(long, value_name = "R", conflicts_with = "list_size")]
+    recall: Option<f64>,
+    /// All vectors within this distance, not the nearest k
+    #[arg(long, value_name = "D", allow_negative_numbers = true, conflicts_with_all = ["k", "exact"])]
+    radius: Option<f32>,
+    /// Compare with every vector: slow, and certain
+    #[arg(long)]
+    exact: bool,
+    /// Among the keys of this file alone: .npy of integers, or text with one key a line
+    #[arg(long, value_name = "FILE")]
+    among: Option<PathBuf>,
+    /// End each search after so many milliseconds, with what it has found
+    #[arg(long, value_name = "MS")]
+    deadline: Option<u64>,
     /// Reads in flight (W)
     #[arg(long, value_name = "W", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     beam_width: u32,
-    /// Most memory for the index, such as 1G
-    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
-    ram: Option<u64>,
+    /// The same answers in every run, whatever order reads come back in
+    #[arg(long)]
+    deterministic: bool,
+    #[command(flatten)]
+    memory: Memory,
     /// The first queries only
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
@@ -54,26 +79,33 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     interrupt::leaves_at_once();
     check_index(&args.index)?;
-    let index = Index::open(&args.index, Budget::ram(args.ram.unwrap_or(u64::MAX)))?;
+    let options = OpenOptions { searchers: 1, ..args.memory.options() };
+    let index = Index::open_with(&args.index, &options)?;
+    let mut ask = Ask { params: params(args, &index)?, args, filter: filter(args, &index)?, searcher: index.searcher()?, index: &index };
     if args.json {
         // Written piece by piece: answers to many queries need not fit in memory.
         write!(out, "{{\"index\":{},\"queries\":[", index_json(index.info()))?;
     }
-    match &args.queries {
-        QuerySource::Inline(values) => {
+    match (&args.queries, &args.key) {
+        (Some(QuerySource::Inline(values)), _) => {
             queries::check_dim("v=...", values.len(), index.info())?;
-            answer_all(args, &index, &Queries::inline(values), 0, out)?;
+            ask.all(&Queries::inline(values), 0, out)?;
         }
-        QuerySource::Rows(source) => {
+        (Some(QuerySource::Rows(source)), _) => {
             let dataset = queries::open(source, index.info(), args.limit)?;
             let mut first = 0;
             while first < dataset.n() {
                 let count = CHUNK.min(usize::try_from(dataset.n() - first).unwrap_or(CHUNK));
-                answer_all(args, &index, &Queries::read(&dataset, first, count)?, first, out)?;
+                ask.all(&Queries::read(&dataset, first, count)?, first, out)?;
                 first += count as u64;
                 // Whoever reads line by line need not wait for the end, and one that has gone away is noticed.
                 out.flush()?;
             }
+        }
+        (None, key) => {
+            let key = key.as_deref().unwrap_or_default();
+            let vector = index.get(key)?.ok_or_else(|| Failure::input(format!("{}: holds no key {key:?}", args.index.display())))?;
+            ask.all(&Queries::inline(&vector), 0, out)?;
         }
     }
     if args.json {
@@ -82,23 +114,86 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Answers `queries`, the first of which is number `first`.
-fn answer_all(args: &Args, index: &Index, queries: &Queries, first: u64, out: &mut dyn Write) -> Result<(), Failure> {
-    let params = SearchParams { k: args.k as usize, list_size: args.list_size as usize, beam_width: args.beam_width as usize };
-    let mut query = Vec::new();
-    for (number, at) in (first..).zip(0..queries.len()) {
-        queries.decode(at, &mut query);
-        let answer = index.search(&query, &params).map_err(|e| search_failure(e, number))?;
-        if args.json {
-            let comma = if number == 0 { "" } else { "," };
-            write!(out, "{comma}{}", answer_json(index, number, &answer)?)?;
-            continue;
+/// The effort that was asked for, in numbers.
+fn params(args: &Args, index: &Index) -> Result<SearchParams, Failure> {
+    let mut list_size = args.list_size as usize;
+    if let Some(recall) = args.recall {
+        let path = args.index.display();
+        let untuned = || Failure::input(format!("{path}: nobody has measured its recall; run `roxanne tune {path}` first"));
+        let calibration = index.calibration()?.ok_or_else(untuned)?;
+        let best = calibration.points.last().map_or(0.0, |point| point.1);
+        list_size = calibration.list_size(recall).ok_or_else(|| {
+            Failure::input(format!(
+                "{path}: tune measured recall up to {best:.4}, not {recall}; tune it with longer lists, or ask for less"
+            ))
+        })?;
+    }
+    Ok(SearchParams {
+        k: args.k as usize,
+        list_size,
+        beam_width: args.beam_width as usize,
+        deterministic: args.deterministic,
+        deadline: args.deadline.map(Duration::from_millis),
+    })
+}
+
+/// The keys of `--among`.
+fn filter(args: &Args, index: &Index) -> Result<Option<Arc<KeySet>>, Failure> {
+    let Some(path) = &args.among else { return Ok(None) };
+    let keys = match key_file::read(path, None)? {
+        KeyList::Numbers(keys) if !index.info().string_keys => index.key_set(keys)?,
+        KeyList::Numbers(keys) => {
+            let names: Vec<String> = keys.iter().map(u64::to_string).collect();
+            index.key_set_of(names.iter().map(String::as_str))?
         }
-        for (rank, hit) in (1..).zip(&answer.hits) {
-            writeln!(out, "{number}\t{rank}\t{}\t{}", key_text(index, hit.key)?, hit.distance)?;
+        KeyList::Strings(names) => index.key_set_of(names.iter().map(String::as_str))?,
+        KeyList::Rows(n) => index.key_set(0..n)?,
+    };
+    Ok(Some(keys))
+}
+
+/// All that answering takes.
+struct Ask<'a> {
+    args: &'a Args,
+    index: &'a Index,
+    searcher: Searcher,
+    params: SearchParams,
+    filter: Option<Arc<KeySet>>,
+}
+
+impl Ask<'_> {
+    /// Answers `queries`, the first of which is number `first`.
+    fn all(&mut self, queries: &Queries, first: u64, out: &mut dyn Write) -> Result<(), Failure> {
+        let mut query = Vec::new();
+        for (number, at) in (first..).zip(0..queries.len()) {
+            queries.decode(at, &mut query);
+            let answer = self.one(&query).map_err(|e| search_failure(e, number))?;
+            if !answer.complete {
+                say(format_args!("query {number}: its time was over; these are the hits found by then"));
+            }
+            if self.args.json {
+                let comma = if number == 0 { "" } else { "," };
+                write!(out, "{comma}{}", answer_json(self.index, number, &answer)?)?;
+                continue;
+            }
+            for (rank, hit) in (1..).zip(&answer.hits) {
+                writeln!(out, "{number}\t{rank}\t{}\t{}", key_text(self.index, hit.key)?, hit.distance)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, query: &[f32]) -> Result<Answer, SearchError> {
+        let filter = self.filter.as_ref();
+        match self.args.radius {
+            Some(radius) => self.searcher.range(query, radius, &self.params, filter),
+            None if self.args.exact => {
+                let answers = self.index.exact(&[query], self.params.k, filter.map(|keys| &**keys))?;
+                Ok(answers.into_iter().next().unwrap_or_default())
+            }
+            None => self.searcher.search_in(query, &self.params, filter),
         }
     }
-    Ok(())
 }
 
 fn answer_json(index: &Index, number: u64, answer: &Answer) -> Result<Value, Failure> {
@@ -109,7 +204,8 @@ fn answer_json(index: &Index, number: u64, answer: &Answer) -> Result<Value, Fai
     let hits = answer.hits.iter().map(hit).collect::<Result<Vec<_>, _>>()?;
     let stats = answer.stats;
     Ok(json!({
-        "query": number, "hits": hits, "reads": stats.reads, "cache_hits": stats.cache_hits, "distances": stats.distances, "micros": stats.micros,
+        "query": number, "hits": hits, "complete": answer.complete, "way": stats.way.name(), "reads": stats.reads,
+        "cache_hits": stats.cache_hits, "expanded": stats.expanded, "distances": stats.distances, "micros": stats.micros,
     }))
 }
 

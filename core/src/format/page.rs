@@ -54,6 +54,11 @@ pub enum PageError {
     Format(u16),
 }
 
+/// Records in use of a page that was checked.
+pub fn live(page: &[u8]) -> u16 {
+    bytemuck::pod_read_unaligned::<PageHeader>(&page[..HEADER_BYTES]).live
+}
+
 /// Writes the header into `page` and seals it. The rest of the page must be in place.
 pub fn seal(page: &mut [u8], mut header: PageHeader) {
     header.format = 1;

@@ -106,6 +106,39 @@ impl RecordLayout {
         }
     }
 
+    /// Bytes of packed neighbors.
+    pub fn packed_bytes(&self) -> usize {
+        (self.max_degree * self.id_bits).div_ceil(8)
+    }
+
+    /// Appends the `degree` neighbors that are `packed`.
+    ///
+    /// # Errors
+    /// A degree above the maximum, or an id that is not below `n`, in words.
+    #[inline]
+    pub fn unpack(&self, degree: u16, packed: &[u8], n: u64, out: &mut Vec<NodeId>) -> Result<(), String> {
+        if usize::from(degree) > self.max_degree {
+            return Err(format!("degree {degree} is above the maximum {}", self.max_degree));
+        }
+        let (bits, mask) = (self.id_bits, (1u64 << self.id_bits) - 1);
+        for i in 0..usize::from(degree) {
+            let bit = i * bits;
+            let mut word = [0; 8];
+            let tail = &packed[bit / 8..];
+            if let Some(eight) = tail.first_chunk::<8>() {
+                word = *eight;
+            } else {
+                word[..tail.len()].copy_from_slice(tail);
+            }
+            let id = u64::from_le_bytes(word) >> (bit % 8) & mask;
+            if id >= n {
+                return Err(format!("neighbor {id} of {n} nodes"));
+            }
+            out.push(NodeId(id as u32));
+        }
+        Ok(())
+    }
+
     /// A record of a checked page.
     #[inline]
     pub fn record<'a>(&self, page: &'a [u8], slot: usize) -> Record<'a> {
@@ -140,29 +173,14 @@ impl<'a> Record<'a> {
     /// A degree above the maximum or an id that is not below `n`: never trusted, even under a good checksum.
     #[inline]
     pub fn neighbors(&self, n: u64, out: &mut Vec<NodeId>) -> Result<(), RecordError> {
-        let degree = usize::from(u16::from_le_bytes([self.bytes[DEGREE], self.bytes[DEGREE + 1]]));
-        if degree > self.layout.max_degree {
-            let detail = format!("degree {degree} is above the maximum {}", self.layout.max_degree);
-            return Err(RecordError { slot: self.slot, detail });
-        }
-        let packed = &self.bytes[VECTOR + self.layout.row_bytes..];
-        let (bits, mask) = (self.layout.id_bits, (1u64 << self.layout.id_bits) - 1);
-        for i in 0..degree {
-            let bit = i * bits;
-            let mut word = [0; 8];
-            let tail = &packed[bit / 8..];
-            if let Some(eight) = tail.first_chunk::<8>() {
-                word = *eight;
-            } else {
-                word[..tail.len()].copy_from_slice(tail);
-            }
-            let id = u64::from_le_bytes(word) >> (bit % 8) & mask;
-            if id >= n {
-                return Err(RecordError { slot: self.slot, detail: format!("neighbor {id} of {n} nodes") });
-            }
-            out.push(NodeId(id as u32));
-        }
-        Ok(())
+        let (degree, packed) = self.packed();
+        self.layout.unpack(degree, packed, n, out).map_err(|detail| RecordError { slot: self.slot, detail })
+    }
+
+    /// The degree and the packed neighbors, as they stand.
+    #[inline]
+    pub fn packed(&self) -> (u16, &'a [u8]) {
+        (u16::from_le_bytes([self.bytes[DEGREE], self.bytes[DEGREE + 1]]), &self.bytes[VECTOR + self.layout.row_bytes..])
     }
 }
 

@@ -1,7 +1,7 @@
 #![allow(unsafe_code)]
 //! Memory for direct reads: whole pages of the machine, from an anonymous mapping, so that the drive can write into them.
 
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use std::{
     io,
     ops::{Deref, DerefMut},
@@ -27,6 +27,14 @@ impl Mapping {
         let base = unsafe { mmap_anonymous(null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) }?;
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Mapping { base, bytes })
+    }
+
+    /// The same in huge pages, where the kernel has them to give.
+    pub(crate) fn huge(bytes: usize) -> io::Result<Mapping> {
+        let mapping = Mapping::new(bytes)?;
+        // SAFETY: the range is our own mapping, and this advice changes neither content nor rights. An error means no huge pages.
+        let _ = unsafe { madvise(mapping.base.as_ptr().cast(), bytes, Advice::LinuxHugepage) };
+        Ok(mapping)
     }
 
     /// Where byte `at` lies.
@@ -76,6 +84,14 @@ impl AlignedBuf {
     /// The operating system's, when there is no memory, or for 0 bytes.
     pub fn new(bytes: usize) -> io::Result<AlignedBuf> {
         Ok(AlignedBuf { mapping: Mapping::new(bytes)? })
+    }
+
+    /// The same in huge pages, where the kernel has them to give.
+    ///
+    /// # Errors
+    /// As [`AlignedBuf::new`].
+    pub fn huge(bytes: usize) -> io::Result<AlignedBuf> {
+        Ok(AlignedBuf { mapping: Mapping::huge(bytes)? })
     }
 }
 

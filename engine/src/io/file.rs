@@ -143,11 +143,11 @@ impl PageFile {
         &self.path
     }
 
-    /// Reads page `page` into `buf`, `page_bytes` long, on this thread, for openings, checks and tools.
+    /// Reads page `page` into `buf`, `page_bytes` long and a part of an [`AlignedBuf`], on this thread, for openings, checks and tools.
     ///
     /// # Errors
     /// `PastEnd`, `UnexpectedEnd` and `Device`, as a reader's.
-    pub fn read_page_blocking(&self, page: u64, buf: &mut AlignedBuf) -> Result<(), ReadError> {
+    pub fn read_page_blocking(&self, page: u64, buf: &mut [u8]) -> Result<(), ReadError> {
         assert_eq!(buf.len(), self.page_bytes, "buffer and page differ in size");
         let page_offset = self.offset_of(page)?;
         let mut attempt = Attempt::default();
@@ -160,6 +160,18 @@ impl PageFile {
                 return Ok(());
             }
         }
+    }
+
+    /// Reads the pages from `first` on that fill `memory`, a part of an [`AlignedBuf`], in one call where that goes well.
+    ///
+    /// # Errors
+    /// Those of the first page that cannot be read.
+    pub fn read_pages_blocking(&self, first: u64, memory: &mut [u8]) -> Result<(), ReadError> {
+        if self.file.read_exact_at(memory, self.offset_of(first)?).is_ok() {
+            return Ok(());
+        }
+        // Whatever stands against it belongs to one page, which is asked for by itself and named.
+        (first..).zip(memory.chunks_exact_mut(self.page_bytes)).try_for_each(|(page, buf)| self.read_page_blocking(page, buf))
     }
 
     /// Where page `page` begins; `PastEnd` when there is none. Cannot overflow: the end of the last page was compared with the length.

@@ -61,7 +61,7 @@ impl UringReader {
     /// `capacity` is 1 to `MAX_CAPACITY`.
     pub(crate) fn new(file: &Arc<PageFile>, capacity: usize) -> Result<UringReader, ReadError> {
         assert!((1..=MAX_CAPACITY).contains(&capacity), "a ring of {capacity} reads");
-        let buffers = Mapping::new(capacity * file.page_bytes()).map_err(|e| ReadError::setup(KIND, "mapping buffers", &e))?;
+        let buffers = Mapping::huge(capacity * file.page_bytes()).map_err(|e| ReadError::setup(KIND, "mapping buffers", &e))?;
         let ring = Ring::new(file, &buffers, capacity)?;
         let free = (0..capacity as u32).rev().collect();
         Ok(UringReader { ring, buffers, file: file.clone(), slots: vec![Slot::default(); capacity], free })

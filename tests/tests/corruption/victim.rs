@@ -65,7 +65,7 @@ impl Victim {
         let searched = |error: roxanne_engine::SearchError| (error.class(), error.to_string());
         let index = Index::open(&self.path, Budget::default()).map_err(opened)?;
         let mut searcher = index.searcher().map_err(searched)?;
-        let params = SearchParams { k: 10, list_size: 30, beam_width: 1 };
+        let params = SearchParams { k: 10, list_size: 30, beam_width: 1, ..SearchParams::DEFAULT };
         let answer = |query: &Vec<f32>| searcher.search(query, &params).map(|answer| hits(&answer)).map_err(searched);
         let hits: Vec<Vec<(u64, f32)>> = self.queries.iter().map(answer).collect::<Result<_, _>>()?;
         let text = if index.info().string_keys { "key 123" } else { "123" };

@@ -8,10 +8,10 @@ use roxanne_engine::{
 };
 use roxanne_tests::{SIFT_BASE, SIFT_QUERIES, build, hits, open, rows, scratch};
 
-const PARAMS: SearchParams = SearchParams { k: 10, list_size: 40, beam_width: 4 };
+const PARAMS: SearchParams = SearchParams { k: 10, list_size: 40, beam_width: 4, ..SearchParams::DEFAULT };
 
 fn faulty(index: &Index, plan: FaultPlan) -> Searcher {
-    index.searcher_with(|reader, file| Box::new(FaultyReader::new(reader, file, plan))).expect("a searcher")
+    index.searcher_with(1, |reader, file| Box::new(FaultyReader::new(reader, file, plan))).expect("a searcher")
 }
 
 #[test]

@@ -2,5 +2,8 @@
 
 mod budget;
 mod faults;
+mod kinds;
+mod many;
 mod queries;
 mod readers;
+mod ways;

@@ -35,14 +35,15 @@ fn parameters_out_of_range_are_refused_by_name() {
         assert_eq!(error.class(), ErrorClass::Usage);
     }
     // The largest that are allowed cost nothing where there are few vectors.
-    let answer = index.search(&[0.5; 4], &SearchParams { k: 1 << 20, list_size: 1 << 20, beam_width: 64 }).unwrap();
+    let answer =
+        index.search(&[0.5; 4], &SearchParams { k: 1 << 20, list_size: 1 << 20, beam_width: 64, ..SearchParams::DEFAULT }).unwrap();
     assert_eq!(answer.hits.len(), 100);
 }
 
 #[test]
 fn a_list_shorter_than_k_is_as_long_as_k() {
     let (_dir, index) = index("synth:n=100,dim=4", Metric::L2);
-    let answer = index.search(&[0.5; 4], &SearchParams { k: 100, list_size: 1, beam_width: 2 }).unwrap();
+    let answer = index.search(&[0.5; 4], &SearchParams { k: 100, list_size: 1, beam_width: 2, ..SearchParams::DEFAULT }).unwrap();
     assert_eq!(answer.hits.len(), 100);
 }
 
@@ -112,7 +113,9 @@ fn the_distance_of_a_hit_is_that_of_the_metric() {
             let (_dir, index) = index(&base, metric);
             let (base, queries) = (rows(&base, metric), rows(&base.replace("n=300", "n=5,part=query"), metric));
             for query in &queries {
-                for hit in index.search(query, &SearchParams { k: 300, list_size: 300, beam_width: 4 }).unwrap().hits {
+                for hit in
+                    index.search(query, &SearchParams { k: 300, list_size: 300, beam_width: 4, ..SearchParams::DEFAULT }).unwrap().hits
+                {
                     let exact = far(query, &base[hit.key.0 as usize], metric);
                     let allowed = 1e-5 * exact.abs().max(1.0);
                     assert!((f64::from(hit.distance) - exact).abs() <= allowed, "{metric} {kind}: {} for {exact}", hit.distance);

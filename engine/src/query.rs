@@ -1,0 +1,523 @@
+//! One query on its way: what it has seen, what it waits for, what it has found. No I/O.
+//!
+//! Compressed distances in RAM choose what to read; a page brings exact distances *and* neighbors for every node in it, so one read is made
+//! the most of: each node of the page is ranked exactly, and each that would enter the candidate list is expanded then and there. A page is
+//! therefore looked at once a query, and whatever it was not good for on arrival it will never be good for later: the list only gets better
+//! (unless it is made longer; then pages may be asked for again).
+
+use crate::{
+    SearchError,
+    base::Base,
+    io::cache::{PageCache, Pinned},
+    kept::{Adjacency, Kept},
+    key_set::KeySet,
+    params::{Answer, Hit, SearchParams, SearchStats, Way},
+};
+use roxanne_core::{
+    build_codes::BuildCodec,
+    format::{FormatError, record::Record},
+    id::{Key, NodeId},
+    neighbor::{Distance, Neighbor},
+    pq::LookupTable,
+    search::{BeamSearch, Space, TopK, VisitedSet, go_on_in_ram, search_in_ram},
+    tile::prefetch,
+};
+use std::{
+    collections::VecDeque,
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Candidates of the search in the navigation graph: how many places the main search begins at.
+const NAV_LIST_SIZE: usize = 32;
+/// How far ahead of the distance being computed its vector is asked for.
+const AHEAD: usize = 6;
+
+/// A node with its exact distance, in the order (distance, node).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Ranked {
+    distance: Distance,
+    id: NodeId,
+    key: Key,
+}
+
+/// See the module. Its memory is used again by the next query.
+pub(crate) struct Query {
+    /// The caller's name for it.
+    pub(crate) tag: u64,
+    pub(crate) params: SearchParams,
+    pub(crate) way: Way,
+    pub(crate) stats: SearchStats,
+    /// Pages asked for and not yet looked at.
+    pub(crate) waiting: usize,
+    filter: Option<Arc<KeySet>>,
+    /// Only hits as near as this; `f32::INFINITY` without a limit.
+    radius: f32,
+    /// Everything ranked stays, for a list that grows.
+    keeps_all: bool,
+    started: Option<Instant>,
+    /// The vector in the index's own type.
+    bytes: Vec<u8>,
+    pq_query: Vec<f32>,
+    table: LookupTable,
+    nav_search: BeamSearch,
+    search: BeamSearch,
+    top: TopK<Ranked>,
+    /// All that were ranked, where they stay.
+    all: Vec<Ranked>,
+    /// Pages asked for.
+    pages: VisitedSet,
+    /// Nodes taken for expansion, with the page each waits for.
+    wanted: Vec<(u64, NodeId)>,
+    /// Nodes that are read without being expanded, best last.
+    to_read: Vec<NodeId>,
+    /// Pages in the order they were asked for, and those that came before their turn, where the order counts.
+    order: VecDeque<u64>,
+    held: Vec<(u64, Vec<u8>)>,
+    neighbors: Vec<NodeId>,
+    unseen: Vec<NodeId>,
+    distances: Vec<u32>,
+    met: Vec<Neighbor<u32>>,
+}
+
+impl Query {
+    pub(crate) fn new() -> Query {
+        Query {
+            tag: 0,
+            params: SearchParams::default(),
+            way: Way::Flash,
+            stats: SearchStats::default(),
+            waiting: 0,
+            filter: None,
+            radius: f32::INFINITY,
+            keeps_all: false,
+            started: None,
+            bytes: Vec::new(),
+            pq_query: Vec::new(),
+            table: LookupTable::new(),
+            nav_search: BeamSearch::default(),
+            search: BeamSearch::default(),
+            top: TopK::new(0),
+            all: Vec::new(),
+            pages: VisitedSet::default(),
+            wanted: Vec::new(),
+            to_read: Vec::new(),
+            order: VecDeque::new(),
+            held: Vec::new(),
+            neighbors: Vec::new(),
+            unseen: Vec::new(),
+            distances: Vec::new(),
+            met: Vec::new(),
+        }
+    }
+
+    /// Takes up a query whose parameters are in range.
+    pub(crate) fn begin(
+        &mut self,
+        base: &Base,
+        vector: &[f32],
+        params: &SearchParams,
+        filter: Option<Arc<KeySet>>,
+    ) -> Result<(), SearchError> {
+        let info = &base.info;
+        if vector.len() != info.dim {
+            return Err(SearchError::DimensionMismatch { path: info.path.clone(), found: info.dim, asked: vector.len() });
+        }
+        BuildCodec::check_row(info.metric, vector)?;
+        self.bytes.clear();
+        info.element.encode(vector, &mut self.bytes)?;
+
+        self.params = *params;
+        self.started = Some(Instant::now());
+        self.stats = SearchStats::default();
+        self.waiting = 0;
+        self.radius = f32::INFINITY;
+        self.keeps_all = false;
+        self.all.clear();
+        self.wanted.clear();
+        self.to_read.clear();
+        self.order.clear();
+        self.held.clear();
+        self.pages.reset();
+        let most = usize::try_from(info.n).unwrap_or(usize::MAX);
+        self.top.reset(params.k.min(most));
+        let list_size = params.list_size.max(params.k);
+        self.way = base.way(filter.as_deref(), list_size);
+        // As many of those that match as an unfiltered list would hold.
+        let list_size = match filter.as_deref().filter(|_| self.way != Way::Scan) {
+            Some(keys) => keys.list_size(list_size, info.n),
+            None => list_size,
+        };
+        self.filter = filter;
+        if !matches!(base.kept, Kept::All(_)) {
+            base.codec.pq_query(vector, &mut self.pq_query);
+            self.table.fill(&base.codebook, base.codec.lookup_kind(), &self.pq_query);
+        }
+        match self.way {
+            Way::Flash => self.enter(base, list_size.min(most)),
+            Way::Resident => self.search.reset(list_size.min(most)),
+            Way::Adjacency => self.steer_in_ram(base, list_size.min(most)),
+            Way::Scan => self.scan(base, list_size.min(most)),
+        }
+        Ok(())
+    }
+
+    /// Keeps all that is ranked from now on within `radius`, and what a longer list would need.
+    pub(crate) fn keep_all(&mut self, radius: f32) {
+        self.keeps_all = true;
+        self.radius = radius;
+        self.search.keep_spilled();
+    }
+
+    /// Goes on with a list of `list_size`.
+    pub(crate) fn grow(&mut self, list_size: usize) {
+        self.search.grow(list_size);
+        // Nodes that a page was not good for may be wanted now.
+        self.pages.reset();
+        self.started = Some(Instant::now());
+    }
+
+    /// The list's length, and how many were ranked within the radius.
+    pub(crate) fn reach(&mut self) -> (usize, usize) {
+        self.all.sort_unstable();
+        self.all.dedup();
+        (self.search.list_size(), self.all.len())
+    }
+
+    /// Whether a filter's walk came home with fewer than there may be.
+    pub(crate) fn is_short(&self) -> bool {
+        let wanted = |keys: &Arc<KeySet>| keys.len().min(self.params.k as u64);
+        self.way != Way::Scan && !self.keeps_all && self.filter.as_ref().is_some_and(|keys| (self.top.len() as u64) < wanted(keys))
+    }
+
+    /// Starts over as a scan of the filter's nodes, which are looked up if they were not yet.
+    pub(crate) fn scan_instead(&mut self, base: &Base) -> Result<(), SearchError> {
+        if let Some(keys) = &self.filter {
+            keys.resolve(base)?;
+        }
+        self.way = Way::Scan;
+        self.top.reset(self.params.k);
+        self.pages.reset();
+        self.scan(base, self.params.list_size.max(self.params.k));
+        Ok(())
+    }
+
+    /// The first candidates: what the navigation graph finds, and the entry, which reaches every node.
+    fn enter(&mut self, base: &Base, list_size: usize) {
+        let mut space = NavSpace { base, table: &self.table, nodes: mem::take(&mut self.unseen) };
+        search_in_ram(&mut space, &[base.nav.entry], NAV_LIST_SIZE, &mut self.nav_search, |_| {});
+        self.unseen = space.nodes;
+        self.stats.distances += self.nav_search.distance_count;
+        self.search.reset(list_size);
+        let entry = Neighbor { distance: self.table.distance(base.code(base.entry)), id: base.entry };
+        let found = self.nav_search.found().map(|place| Neighbor { distance: place.distance, id: base.nav.ids[place.id.index()] });
+        for start in found.chain([entry]) {
+            if self.search.visit(start.id) {
+                self.search.push(start);
+            }
+        }
+    }
+
+    /// The search by compressed distances over neighbors in RAM; the best candidates are then read.
+    fn steer_in_ram(&mut self, base: &Base, list_size: usize) {
+        self.enter(base, list_size.max(2 * NAV_LIST_SIZE));
+        if let Some(adjacency) = &base.adjacency {
+            let mut space = CodeSpace { base, table: &self.table, adjacency };
+            go_on_in_ram(&mut space, &[], &mut self.search, |_| {});
+        }
+        self.to_read.extend(self.search.found().take(list_size).map(|n| n.id));
+        self.to_read.reverse();
+    }
+
+    /// Ranks a filter's nodes: all of them where pages are in RAM, else the best `list_size` by compressed distance, which are to be read.
+    fn scan(&mut self, base: &Base, list_size: usize) {
+        let Some(keys) = self.filter.clone() else { return };
+        let nodes = keys.nodes();
+        self.stats.distances += nodes.len() as u64;
+        if let Kept::All(pages) = &base.kept {
+            for &id in nodes {
+                let record = resident_record(base, pages, id);
+                self.rank(Distance(base.distance.distance(&self.bytes, record.vector())), id, || record.key());
+            }
+            return;
+        }
+        self.search.reset(list_size);
+        self.table.distances(&base.codes, nodes, &mut self.distances);
+        for (&id, &distance) in nodes.iter().zip(&self.distances) {
+            self.search.push(Neighbor { distance, id });
+        }
+        self.to_read.extend(self.search.found().map(|n| n.id));
+        self.to_read.reverse();
+    }
+
+    /// The next page to ask for; `None` when no candidate waits. What it is wanted for is remembered.
+    pub(crate) fn next_page(&mut self, base: &Base) -> Option<u64> {
+        loop {
+            let id = match self.way {
+                Way::Flash => self.search.take()?.id,
+                _ => self.to_read.pop()?,
+            };
+            if let Some(page) = self.want(base, id) {
+                return Some(page);
+            }
+        }
+    }
+
+    /// Notes that `id` waits for its page; gives the page unless it was asked for already.
+    fn want(&mut self, base: &Base, id: NodeId) -> Option<u64> {
+        let page = base.layout.page_of(id);
+        if self.way == Way::Flash {
+            self.wanted.push((page, id));
+        }
+        // Page numbers are ids divided by nodes a page, so they fit a node id.
+        if !self.pages.insert(NodeId(page as u32)) {
+            return None;
+        }
+        self.waiting += 1;
+        if self.params.deterministic {
+            self.order.push_back(page);
+        }
+        Some(page)
+    }
+
+    /// The best waiting candidate whose page is in the cache, and that page, which is thereby asked for.
+    pub(crate) fn next_kept<'c>(&mut self, base: &Base, cache: &'c PageCache) -> Option<(u64, Pinned<'c>)> {
+        let pages = &self.pages;
+        let (candidate, (page, kept)) = self.search.take_where(|candidate| {
+            let page = base.layout.page_of(candidate.id);
+            // A page that was asked of the device comes from there, even if it came into the cache meanwhile.
+            if pages.contains(NodeId(page as u32)) { None } else { Some((page, cache.get(page)?)) }
+        })?;
+        self.want(base, candidate.id);
+        Some((page, kept))
+    }
+
+    /// A page has come; it is looked at now, or, where the order counts, when those before it have been.
+    pub(crate) fn arrive(&mut self, base: &Base, page: u64, first: u64, live: usize, bytes: &[u8]) -> Result<(), SearchError> {
+        if !self.params.deterministic {
+            self.waiting -= 1;
+            return self.look_at(base, page, first, live, bytes);
+        }
+        self.held.push((page, bytes.to_vec()));
+        Ok(())
+    }
+
+    /// Where the order counts: looks at the page whose turn it is; false when it has not come.
+    pub(crate) fn take_turn(&mut self, base: &Base) -> Result<bool, SearchError> {
+        let Some(at) = self.order.front().and_then(|turn| self.held.iter().position(|(page, _)| page == turn)) else { return Ok(false) };
+        self.order.pop_front();
+        let (page, bytes) = self.held.swap_remove(at);
+        self.waiting -= 1;
+        let (first, live) = base.check_page(page, &bytes)?;
+        self.look_at(base, page, first, live, &bytes)?;
+        Ok(true)
+    }
+
+    /// Makes the most of a page.
+    fn look_at(&mut self, base: &Base, number: u64, first: u64, live: usize, bytes: &[u8]) -> Result<(), SearchError> {
+        let record = |id: NodeId| base.layout.record(bytes, (u64::from(id.0) - first) as usize);
+        for slot in 0..live {
+            let (id, record) = (NodeId((first + slot as u64) as u32), base.layout.record(bytes, slot));
+            let distance = Distance(base.distance.distance(&self.bytes, record.vector()));
+            self.rank(distance, id, || record.key());
+        }
+        self.stats.distances += live as u64;
+        if self.way != Way::Flash {
+            return Ok(());
+        }
+        // Those it was read for come first: they make the list better before the others are judged by it.
+        let mut at = 0;
+        while at < self.wanted.len() {
+            if self.wanted[at].0 == number {
+                let (_, id) = self.wanted.swap_remove(at);
+                if u64::from(id.0) - first >= live as u64 {
+                    return Err(base.no_record(number, live, id).into());
+                }
+                self.expand(base, number, record(id))?;
+            } else {
+                at += 1;
+            }
+        }
+        for slot in 0..live {
+            let id = NodeId((first + slot as u64) as u32);
+            let neighbor = Neighbor { distance: self.table.distance(base.code(id)), id };
+            let useful = if self.search.visit(id) {
+                let admitted = self.search.admits(neighbor);
+                self.search.push_taken(neighbor);
+                admitted
+            } else {
+                self.search.take_this(neighbor)
+            };
+            if useful {
+                self.expand(base, number, record(id))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A node's exact distance is known.
+    #[inline]
+    fn rank(&mut self, distance: Distance, id: NodeId, key: impl FnOnce() -> Key) {
+        if distance.0 > self.radius {
+            return;
+        }
+        let ranked = Ranked { distance, id, key: key() };
+        if self.filter.as_ref().is_some_and(|keys| !keys.contains(ranked.key)) {
+            return;
+        }
+        if self.keeps_all {
+            self.all.push(ranked);
+        } else {
+            self.top.offer(ranked);
+        }
+    }
+
+    /// Brings a node's unseen neighbors into the candidate list.
+    fn expand(&mut self, base: &Base, number: u64, record: Record<'_>) -> Result<(), FormatError> {
+        self.stats.expanded += 1;
+        self.neighbors.clear();
+        record.neighbors(base.info.n, &mut self.neighbors).map_err(|e| base.bad_record(number, &e))?;
+        self.unseen.clear();
+        let search = &mut self.search;
+        self.unseen.extend(self.neighbors.iter().filter(|&&id| search.visit(id)));
+        self.table.distances(&base.codes, &self.unseen, &mut self.distances);
+        self.search.distance_count += self.unseen.len() as u64;
+        for (&id, &distance) in self.unseen.iter().zip(&self.distances) {
+            self.search.push(Neighbor { distance, id });
+        }
+        Ok(())
+    }
+
+    /// The whole search over `pages` that are all in RAM, steered by exact distances.
+    pub(crate) fn run_resident(&mut self, base: &Base, pages: &[u8]) {
+        let mut search = mem::take(&mut self.search);
+        // Without a filter or a radius the list itself holds the answer; else whatever is met is ranked, whether the list has room for it or not.
+        let listed = self.filter.is_none() && !self.keeps_all;
+        let mut space = ResidentSpace { base, pages, query: &self.bytes, met: (!listed).then(|| mem::take(&mut self.met)) };
+        go_on_in_ram(&mut space, &[base.entry], &mut search, |_| self.stats.expanded += 1);
+        let mut met = space.met.take().unwrap_or_default();
+        if listed {
+            met.extend(search.found().take(self.params.k));
+        }
+        for Neighbor { distance, id } in met.drain(..) {
+            self.rank(Distance::of_rank(distance), id, || resident_record(base, pages, id).key());
+        }
+        self.met = met;
+        self.search = search;
+    }
+
+    /// Whether its time is over.
+    pub(crate) fn is_late(&self) -> bool {
+        self.params.deadline.is_some_and(|limit| self.elapsed() >= limit)
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.started.map_or(Duration::ZERO, |start| start.elapsed())
+    }
+
+    /// Ends it: what was found, nearest first.
+    pub(crate) fn answer(&mut self, complete: bool) -> Answer {
+        let ranked = if self.keeps_all {
+            self.all.sort_unstable();
+            self.all.dedup();
+            self.all.clone()
+        } else {
+            self.top.drain_sorted()
+        };
+        let hits = ranked.into_iter().map(|r| Hit { key: r.key, distance: r.distance.0 }).collect();
+        let stats = SearchStats {
+            way: self.way,
+            distances: self.stats.distances + self.search.distance_count,
+            micros: self.elapsed().as_micros() as u64,
+            ..self.stats
+        };
+        Answer { hits, complete, stats }
+    }
+}
+
+/// The record of a node in pages that are all in RAM, checked when they were loaded.
+#[inline]
+fn resident_record<'a>(base: &Base, pages: &'a [u8], node: NodeId) -> Record<'a> {
+    let page = &pages[base.layout.page_of(node) as usize * base.layout.page_bytes..][..base.layout.page_bytes];
+    base.layout.record(page, base.layout.slot_of(node))
+}
+
+/// The navigation graph under compressed distances.
+struct NavSpace<'a> {
+    base: &'a Base,
+    table: &'a LookupTable,
+    nodes: Vec<NodeId>,
+}
+
+impl Space for NavSpace<'_> {
+    fn distance(&mut self, place: NodeId) -> u32 {
+        self.table.distance(self.base.code(self.base.nav.ids[place.index()]))
+    }
+    fn distances(&mut self, places: &[NodeId], out: &mut Vec<u32>) {
+        self.nodes.clear();
+        self.nodes.extend(places.iter().map(|place| self.base.nav.ids[place.index()]));
+        self.table.distances(&self.base.codes, &self.nodes, out);
+    }
+    fn expand(&mut self, place: NodeId, neighbors: &mut Vec<NodeId>) {
+        neighbors.extend_from_slice(self.base.nav.graph.neighbors(place));
+    }
+}
+
+/// The whole graph in RAM under compressed distances.
+struct CodeSpace<'a> {
+    base: &'a Base,
+    table: &'a LookupTable,
+    adjacency: &'a Adjacency,
+}
+
+impl Space for CodeSpace<'_> {
+    fn distance(&mut self, node: NodeId) -> u32 {
+        self.table.distance(self.base.code(node))
+    }
+    fn distances(&mut self, nodes: &[NodeId], out: &mut Vec<u32>) {
+        self.table.distances(&self.base.codes, nodes, out);
+    }
+    fn expand(&mut self, node: NodeId, neighbors: &mut Vec<NodeId>) {
+        self.adjacency.neighbors(&self.base.layout, self.base.info.n, node, neighbors);
+    }
+}
+
+/// Pages that are all in RAM, under exact distances.
+struct ResidentSpace<'a> {
+    base: &'a Base,
+    pages: &'a [u8],
+    query: &'a [u8],
+    /// Every node whose distance was computed, where that is wanted.
+    met: Option<Vec<Neighbor<u32>>>,
+}
+
+impl ResidentSpace<'_> {
+    fn vector(&self, node: NodeId) -> &[u8] {
+        resident_record(self.base, self.pages, node).vector()
+    }
+}
+
+impl Space for ResidentSpace<'_> {
+    fn distance(&mut self, node: NodeId) -> u32 {
+        Distance(self.base.distance.distance(self.query, self.vector(node))).rank()
+    }
+    fn distances(&mut self, nodes: &[NodeId], out: &mut Vec<u32>) {
+        out.clear();
+        nodes.iter().take(AHEAD).for_each(|&node| prefetch(self.vector(node)));
+        for (at, &id) in nodes.iter().enumerate() {
+            if let Some(&ahead) = nodes.get(at + AHEAD) {
+                prefetch(self.vector(ahead));
+            }
+            let distance = self.distance(id);
+            out.push(distance);
+            if let Some(met) = &mut self.met {
+                met.push(Neighbor { distance, id });
+            }
+        }
+    }
+    fn expand(&mut self, node: NodeId, neighbors: &mut Vec<NodeId>) {
+        // Bounds were proven when the pages were loaded; a list that fails them now has no neighbors.
+        let _ = resident_record(self.base, self.pages, node).neighbors(self.base.info.n, neighbors);
+    }
+}
