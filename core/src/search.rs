@@ -104,9 +104,9 @@ pub struct BeamSearch {
     /// No candidate before this place is waiting.
     first_waiting: usize,
     visited: VisitedSet,
-    /// Whether waiting nodes that the list has no room for are kept for a longer list.
+    /// Whether nodes that the list has no room for are kept for a longer list.
     spills: bool,
-    spilled: Vec<Neighbor<u32>>,
+    spilled: Vec<Candidate>,
     scratch: Scratch,
     /// Distances computed since `reset`.
     pub distance_count: u64,
@@ -132,7 +132,7 @@ impl BeamSearch {
         self.distance_count = 0;
     }
 
-    /// From now on nodes that the list has no room for are kept aside, 8 bytes each, so that [`BeamSearch::grow`] may bring them back.
+    /// From now on nodes that the list has no room for are kept aside, 12 bytes each, so that [`BeamSearch::grow`] may bring them back.
     pub fn keep_spilled(&mut self) {
         self.spills = true;
     }
@@ -141,8 +141,8 @@ impl BeamSearch {
     pub fn grow(&mut self, list_size: usize) {
         self.list_size = list_size.max(self.list_size);
         let mut spilled = mem::take(&mut self.spilled);
-        spilled.sort_unstable();
-        spilled.drain(..).for_each(|neighbor| self.push(neighbor));
+        spilled.sort_unstable_by_key(|candidate| candidate.neighbor);
+        spilled.drain(..).for_each(|candidate| self.place(candidate.neighbor, candidate.taken));
         if self.spilled.is_empty() {
             self.spilled = spilled;
         }
@@ -177,15 +177,15 @@ impl BeamSearch {
 
     fn place(&mut self, neighbor: Neighbor<u32>, taken: bool) {
         if !self.admits(neighbor) {
-            self.spill(neighbor);
+            // Whoever expands nodes that came for free does so only with those that were admitted.
+            self.spill(Candidate { neighbor, taken: false });
             return;
         }
         let at = self.list.partition_point(|c| c.neighbor < neighbor);
         if self.list.len() == self.list_size
             && let Some(worst) = self.list.pop()
-            && !worst.taken
         {
-            self.spill(worst.neighbor);
+            self.spill(worst);
         }
         self.list.insert(at, Candidate { neighbor, taken });
         if !taken {
@@ -196,9 +196,9 @@ impl BeamSearch {
     }
 
     #[inline]
-    fn spill(&mut self, neighbor: Neighbor<u32>) {
+    fn spill(&mut self, candidate: Candidate) {
         if self.spills {
-            self.spilled.push(neighbor);
+            self.spilled.push(candidate);
         }
     }
 

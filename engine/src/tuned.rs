@@ -41,7 +41,8 @@ impl Calibration {
         let (high, reached) = self.points[at];
         let Some(&(low, before)) = at.checked_sub(1).and_then(|before| self.points.get(before)) else { return Some(high) };
         let part = if reached > before { (recall - before) / (reached - before) } else { 1.0 };
-        Some(low + ((high - low) as f64 * part).ceil() as usize)
+        // Less a hair, for what is rounded up in binary.
+        Some(low + ((high - low) as f64 * part - 1e-6).ceil() as usize)
     }
 
     fn text(&self, generation: u64) -> String {

@@ -159,14 +159,13 @@ fn given(args: &Args, index: &Index, source: &str, path: &Path) -> Result<Asked,
 
 /// Vectors of the index as queries, and their exact neighbors, themselves among them.
 fn sampled(args: &Args, index: &Index) -> Result<Asked, Failure> {
+    if index.info().n <= u64::from(args.k) {
+        return Err(Failure::input(format!("{}: too few vectors to look for {} neighbors of one", args.index.display(), args.k)));
+    }
     let (sample, dim, k) = (index.sample(u64::from(args.sample), 1)?, index.info().dim, args.k as usize + 1);
     let vectors: Vec<&[f32]> = sample.iter().map(|(_, vector)| vector.as_slice()).collect();
     say(format_args!("comparing {} vectors with all {}", vectors.len(), text::count(index.info().n)));
     let answers = index.exact(&vectors, k, None)?;
-    let k = answers.iter().map(|answer| answer.hits.len()).min().unwrap_or(0);
-    if k <= args.k as usize {
-        return Err(Failure::input(format!("{}: too few vectors to look for {} neighbors of one", args.index.display(), args.k)));
-    }
     // Keys may be any numbers; the truth has small ones.
     let mut rows = HashMap::new();
     let mut row = |key: u64| -> u32 {

@@ -1,5 +1,6 @@
 //! The command as a user meets it: what it takes, what it prints, how it ends, and what it leaves behind.
 
+mod asked;
 mod bad_input;
 mod damage;
 mod door;

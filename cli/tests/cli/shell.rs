@@ -51,6 +51,14 @@ impl Run {
         self
     }
 
+    /// Holds that it ended with `code`, and that the last line on stderr, after others, says `word`.
+    #[track_caller]
+    pub(crate) fn failed_after_talk(self, code: i32, word: &str) {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        let last = self.stderr.lines().last().unwrap_or_default();
+        assert!(last.starts_with("error: ") && last.contains(word), "{word:?} is not said: {self:?}");
+    }
+
     /// The one JSON object on stdout.
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
