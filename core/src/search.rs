@@ -8,26 +8,29 @@
 use crate::{id::NodeId, neighbor::Neighbor};
 use std::mem;
 
-/// The set of nodes that one search has seen. Never cleared: each search stamps its own number.
+/// The set of nodes that one search has seen.
 ///
-/// Open addressing, so that memory follows what a search visits and not the size of the index.
+/// Open addressing over 4 bytes a slot, so that memory follows what a search visits and not the size of the index, and many searches at a time
+/// share the caches of a core.
 #[derive(Debug, Default)]
 pub struct VisitedSet {
-    /// `stamp << 32 | id`.
-    slots: Vec<u64>,
-    stamp: u32,
+    slots: Vec<u32>,
     used: usize,
 }
+
+/// No node's id.
+const NO_NODE: u32 = u32::MAX;
+/// Slots of a set that has seen little.
+const LEAST_SLOTS: usize = 1024;
 
 impl VisitedSet {
     /// Forgets everything.
     pub fn reset(&mut self) {
-        if self.stamp == u32::MAX || self.slots.is_empty() {
-            self.slots.clear();
-            self.slots.resize(4096, 0);
-            self.stamp = 0;
+        // After one search that saw very much, later ones should not have to clear its room.
+        if self.used * 16 < self.slots.len() {
+            self.slots.truncate((self.slots.len() / 4).max(LEAST_SLOTS));
         }
-        self.stamp += 1;
+        self.slots.fill(NO_NODE);
         self.used = 0;
     }
 
@@ -37,14 +40,14 @@ impl VisitedSet {
         if self.used * 2 >= self.slots.len() {
             self.grow();
         }
-        let (wanted, mask) = (self.stamped(id), self.slots.len() - 1);
+        let mask = self.slots.len() - 1;
         let mut at = place(id) & mask;
         loop {
-            if self.slots[at] == wanted {
+            if self.slots[at] == id.0 {
                 return false;
             }
-            if self.slots[at] >> 32 != u64::from(self.stamp) {
-                self.slots[at] = wanted;
+            if self.slots[at] == NO_NODE {
+                self.slots[at] = id.0;
                 self.used += 1;
                 return true;
             }
@@ -55,10 +58,10 @@ impl VisitedSet {
     /// Whether `id` is in it.
     #[inline]
     pub fn contains(&self, id: NodeId) -> bool {
-        let (wanted, mask) = (self.stamped(id), self.slots.len().wrapping_sub(1));
+        let mask = self.slots.len().wrapping_sub(1);
         let mut at = place(id) & mask;
-        while let Some(&slot) = self.slots.get(at).filter(|&slot| slot >> 32 == u64::from(self.stamp)) {
-            if slot == wanted {
+        while let Some(&slot) = self.slots.get(at).filter(|&&slot| slot != NO_NODE) {
+            if slot == id.0 {
                 return true;
             }
             at = (at + 1) & mask;
@@ -66,20 +69,13 @@ impl VisitedSet {
         false
     }
 
-    #[inline]
-    fn stamped(&self, id: NodeId) -> u64 {
-        u64::from(self.stamp) << 32 | u64::from(id.0)
-    }
-
+    #[cold]
     fn grow(&mut self) {
-        let size = (self.slots.len() * 2).max(4096);
-        let old = std::mem::replace(&mut self.slots, vec![0; size]);
-        // Stamp 0 is that of empty slots.
-        self.stamp = self.stamp.max(1);
-        let stamp = self.stamp;
+        let size = (self.slots.len() * 2).max(LEAST_SLOTS);
+        let old = std::mem::replace(&mut self.slots, vec![NO_NODE; size]);
         self.used = 0;
-        for slot in old.into_iter().filter(|s| s >> 32 == u64::from(stamp)) {
-            self.insert(NodeId(slot as u32));
+        for slot in old.into_iter().filter(|&slot| slot != NO_NODE) {
+            self.insert(NodeId(slot));
         }
     }
 }
@@ -422,6 +418,9 @@ mod tests {
         let mut set = VisitedSet::default();
         assert!(!set.contains(NodeId(0)));
         for round in 0..3u32 {
+            set.reset();
+            assert!(round == 0 || (set.insert(NodeId(5)) && !set.insert(NodeId(5))));
+            set.reset();
             set.reset();
             assert!((0..10_000).all(|i| set.insert(NodeId(i * 7 + round))));
             assert!((0..10_000).all(|i| !set.insert(NodeId(i * 7 + round)) && set.contains(NodeId(i * 7 + round))));

@@ -33,7 +33,7 @@ pub struct LookupTable {
 }
 
 /// How far ahead of the distance being summed its code is asked for.
-const AHEAD: usize = 8;
+const AHEAD: usize = 16;
 
 impl LookupTable {
     /// An empty table, to be filled.
