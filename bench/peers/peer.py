@@ -1,7 +1,8 @@
 """What every measured process shares: rows in, recall and rates out, memory as the kernel counts it.
 
-A peer runs in a process of its own, so that its memory is its own, and writes what it finds as JSON lines to the file of --events;
-its standard output is left to the libraries, some of which talk.
+A peer runs twice, each time in a process of its own: `build` writes an index into a directory, `search` opens it, so that the memory of
+a search holds nothing of the build. It writes what it finds as JSON lines to the file of --events; its standard output is left to the
+libraries, some of which talk. The Rust peers take the same arguments (rust/peer).
 """
 import argparse
 import importlib.metadata
@@ -16,6 +17,7 @@ TYPES = {"u8bin": "u1", "i8bin": "i1", "fbin": "<f4", "f16bin": "<f2"}
 def arguments(description):
     """The flags that run.py gives to every peer; `settings` is the peer's own, as JSON."""
     a = argparse.ArgumentParser(description=description)
+    a.add_argument("verb", choices=["build", "search"])
     a.add_argument("--peer", required=True)
     a.add_argument("--base", required=True)
     a.add_argument("--queries", required=True)
@@ -24,11 +26,10 @@ def arguments(description):
     a.add_argument("--limit", type=int, help="first rows of the base only")
     a.add_argument("--queries-limit", type=int)
     a.add_argument("-k", type=int, default=10)
-    a.add_argument("--threads", type=lambda text: [int(t) for t in text.split(",")], required=True, help="of the searches: 1,2")
-    a.add_argument("--build-threads", type=int, required=True)
+    a.add_argument("--threads", type=int, required=True, help="of the build or of the search")
     a.add_argument("--repeats", type=int, default=2, help="the best of so many passes over the queries counts")
     a.add_argument("--settings", type=json.loads, required=True)
-    a.add_argument("--work", required=True, help="a directory for what is written")
+    a.add_argument("--index", required=True, help="the directory of the index")
     a.add_argument("--events", required=True, help="the file that results go to")
     return a.parse_args()
 
@@ -67,12 +68,6 @@ def status(name):
         return next((int(line.split()[1]) * 1024 for line in f if line.startswith(name + ":")), 0)
 
 
-def device_bytes():
-    """Bytes this process has had the device read: what the page cache answered is not in it."""
-    with open("/proc/self/io") as f:
-        return next(int(line.split()[1]) for line in f if line.startswith("read_bytes:"))
-
-
 def versions(*packages):
     """What is installed here."""
     return {package: importlib.metadata.version(package) for package in packages}
@@ -96,4 +91,3 @@ def best_rate(search, queries, repeats):
         answer = search()
         best = max(best, queries / (time.perf_counter() - start))
     return best, answer
-

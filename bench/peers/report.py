@@ -1,5 +1,6 @@
 """Results in JSON, as tables in RESULTS.md and as plots.
 
+Of a system that was measured in several ways (threads, queries in flight), what counts at a list size is the way with the best rate.
 A table stands between `<!-- begin:NAME -->` and `<!-- end:NAME -->`; only what is between them is written, so text around them stays.
 Marks of a run that RESULTS.md does not have yet are appended to it, as a section to be edited by hand.
 Rates and reads at a recall are read between the two measured points around it, the rate on a logarithmic scale.
@@ -10,10 +11,29 @@ import re
 
 import plot
 
-NAMES = {"roxanne": "roxanne", "hnswlib": "hnswlib", "faiss": "faiss HNSW", "usearch": "usearch", "diskannpy": "DiskANN (C++, disk)"}
+NAMES = {
+    "roxanne": "roxanne",
+    "diskann": "DiskANN",
+    "hnswlib": "hnswlib",
+    "faiss": "faiss HNSW",
+    "usearch": "usearch",
+    "arroy": "arroy",
+    "hannoy": "hannoy",
+    "crvecdb": "crvecdb",
+}
+# What a system held in memory while it was searched. Ours is measured in several states; the others are what they are.
+STATES = {
+    "cold": "from disk, no page kept",
+    "tenth": "from disk, a tenth of the pages kept",
+    "resident": "all in memory",
+    "adjacency": "vectors from disk, no page kept",
+}
+KINDS = {"diskann": "from disk, no page kept", "arroy": "mapped file", "hannoy": "mapped file", "crvecdb": "mapped file"}
 TARGETS = [0.90, 0.95, 0.99]
 READ_TARGETS = [0.95, 0.956, 0.99]
-TABLES = ["setting", "build", "search", "reads", "points", "floor", "plan", "graph"]
+TABLES = ["setting", "build", "search", "reads", "device", "latency", "points", "floor", "plan", "graph"]
+# A share of the CPU that others may take beside a measurement before it is said.
+BESIDE = 0.03
 
 
 def write(directory, results_md):
@@ -59,10 +79,30 @@ def table(head, rows):
     return "\n".join("| " + " | ".join(str(c) for c in line) + " |" for line in lines) + "\n"
 
 
-def curve(result, value="qps", threads=None, cold=None):
-    """(recall, value) of the points of one setting, in rising order of recall."""
-    keep = [p for p in result["points"] if threads in (None, p.get("threads")) and p.get("cold") in (cold, None) and p.get(value) is not None]
-    return sorted((p["recall"], p[value]) for p in keep)
+def state_of(point):
+    """Results from before there were states tell cold and warm alone."""
+    return point.get("state") or {True: "cold", False: "warm"}.get(point.get("cold"))
+
+
+def best_points(result, state=None):
+    """The point with the best rate of each list size, in rising order of recall; in one state, where there are several."""
+    best = {}
+    for p in result["points"]:
+        size = p["list_size"]
+        if not p.get("rate") and state in (None, state_of(p)) and (size not in best or best[size]["qps"] < p["qps"]):
+            best[size] = p
+    return sorted(best.values(), key=lambda p: p["recall"])
+
+
+def curve(points, value="qps"):
+    """(recall, value) of points, in rising order of recall."""
+    return [(p["recall"], p[value]) for p in points if p.get(value) is not None]
+
+
+def way(p):
+    """How a point was measured: 2 threads, 64 in flight."""
+    flight = f", {p['in_flight']} in flight" if p.get("in_flight") else ""
+    return f"{p['threads']} thread{'s' if p['threads'] > 1 else ''}{flight}"
 
 
 def at_recall(points, recall, log=True):
@@ -74,13 +114,13 @@ def at_recall(points, recall, log=True):
     return None
 
 
-def most_threads(result):
-    return max((p["threads"] for p in result["points"]), default=None)
-
-
-def cold_of(name):
-    """Ours is compared cold; DiskANN always is; in memory there is no cold."""
-    return True if name in ("roxanne", "diskannpy") else None
+def variants(systems):
+    """(label, kind, best points) of every system, ours once for each state that it was measured in."""
+    for name, result in systems.items():
+        for state in STATES if name == "roxanne" else [None]:
+            points = best_points(result, state)
+            if points:
+                yield NAMES[name], STATES[state] if state else KINDS.get(name, "in memory"), points
 
 
 def number(value, digits=0):
@@ -111,7 +151,11 @@ def setting_table(found, systems):
     else:
         each = "; ".join(f"{', '.join(n for n, r in found.items() if (r['run'], r['commit']) == run)}: {run[0]}, {run[1]}" for run in runs)
         lines.append(f"Of several runs, so ratios between them are indications only. {each}.")
-    load = max(r["load_before"] for r in found.values())
+    beside = max(r.get("others", 0) for r in found.values())
+    if beside > BESIDE:
+        worst = max(found, key=lambda name: found[name].get("others", 0))
+        lines.append(f"Others took up to {100 * beside:.0f}% of the CPU meanwhile (beside {worst}).")
+    load = max(r.get("load_before", 0) for r in found.values())
     if load > 0.5:
         lines.append(f"The machine was not idle (load {load:.1f} at the start): these figures are too low.")
     return "\n".join(lines) + "\n"
@@ -122,75 +166,119 @@ def settings_text(name, result):
     if name == "roxanne":
         p = result["index"]["params"]
         return f"R {p['degree']}, alpha {p['alpha']}, leaf k {p['leaf-k']}, reservoir {p['reservoir']}, {result['index']['code_bytes']}-byte codes"
-    if name == "diskannpy":
+    if name == "diskann":
         return f"R {s['graph_degree']}, L {s['complexity']}, {s['code_bytes']}-byte codes"
-    return f"M {s['M']}, ef {s['ef_construction']}"
+    if name == "arroy":
+        return f"{result['build'].get('trees', '')} trees, its own choice"
+    return f"M {s.get('M', 16)}, ef {s['ef_construction']}"
 
 
 def build_table(found, systems):
     ours = systems.get("roxanne")
-    rows = []
+    rows, earlier = [], False
     for name, r in systems.items():
         b = r["build"]
-        seconds = r["build"]["seconds"]
         # The peers' input lies in their process's memory and is theirs to give back; what they needed beyond it is the fairer figure.
         beyond = b["peak_rss_bytes"] - b.get("input_bytes", 0)
-        rows.append(
-            [
-                NAMES[name],
-                settings_text(name, r),
-                r["settings"]["build_threads"],
-                number(seconds, 1),
-                ratio(seconds, ours["build"]["seconds"]) if ours else "",
-                megabytes(beyond),
-                megabytes(b.get("index_bytes")),
-            ]
-        )
-    return table(["system", "settings", "threads", "seconds", "against ours", "peak memory beyond the input", "index on disk"], rows)
+        kept = b.get("run", r["run"]) != (ours or r)["run"]
+        earlier |= kept
+        against = ratio(b["seconds"], ours["build"]["seconds"]) + "*" * kept if ours else ""
+        sizes = [megabytes(beyond), megabytes(b.get("index_bytes"))]
+        rows.append([NAMES[name], settings_text(name, r), r["settings"]["build_threads"], number(b["seconds"], 1), against, *sizes])
+    head = ["system", "settings", "threads", "seconds", "against ours", "peak memory beyond the input", "index on disk"]
+    return table(head, rows) + ("\n\\* built in another run than ours: an indication only.\n" if earlier else "")
 
 
 def search_table(found, systems):
     rows = []
-    for name, r in systems.items():
-        threads, cold = most_threads(r), cold_of(name)
-        points = curve(r, threads=threads, cold=cold)
-        if not points:
-            continue
-        memory = max(p["rss_bytes"] for p in r["points"])
-        kind = "from disk, cold" if cold else "in memory"
-        rows.append(
-            [NAMES[name], kind, threads, *(number(at_recall(points, t)) for t in TARGETS), f"{points[-1][0]:.4f}", megabytes(memory)]
-        )
-    return table(["system", "", "threads", *(f"QPS at {t:.2f}" for t in TARGETS), "best recall", "memory"], rows)
+    for name, kind, points in variants(systems):
+        memory = max(p["rss_bytes"] for p in points)
+        rates = [number(at_recall(curve(points), t)) for t in TARGETS]
+        rows.append([name, kind, near(points, 0.95), *rates, f"{points[-1]['recall']:.4f}", megabytes(memory)])
+    return table(["system", "", "best rate near 0.95 with", *(f"QPS at {t:.2f}" for t in TARGETS), "best recall", "memory"], rows)
+
+
+def near(points, recall):
+    """How the first point past `recall` was measured, or the last of all."""
+    return way(next((p for p in points if p["recall"] >= recall), points[-1]))
 
 
 def reads_table(found, systems):
-    rows = []
-    for name in ("roxanne", "diskannpy"):
-        if name not in systems:
+    """Reads a query, rate, and what the rate asks of the device, of all that read from disk; ours over DiskANN's at the end."""
+    device = best_device(found)
+    values, rows = {}, []
+    for name, kind, points in variants({n: systems[n] for n in ("roxanne", "diskann") if n in systems}):
+        if not any(p.get("reads") for p in points):
             continue
-        r = systems[name]
-        points = curve(r, "reads", most_threads(r), True)
-        rows.append([NAMES[name], *(number(at_recall(points, t, log=False), 1) for t in READ_TARGETS)])
-    return table(["reads of 4 KiB a query", *(f"at {t:g}" for t in READ_TARGETS)], rows)
+        reads = [at_recall(curve(points, "reads"), t, log=False) for t in READ_TARGETS]
+        rates = [at_recall(curve(points), t) for t in READ_TARGETS]
+        asked = [r * q if r and q else None for r, q in zip(reads, rates)]
+        values[name, kind] = reads + rates
+        shares = [f"{number(a)} ({a / device:.2f})" if a and device else number(a) for a in asked]
+        rows.append([f"{name}, {kind}", *(number(r, 1) for r in reads), *(number(q) for q in rates), *shares])
+    theirs = values.get((NAMES["diskann"], KINDS["diskann"]))
+    ours = values.get((NAMES["roxanne"], STATES["cold"]))
+    if ours and theirs:
+        over = [f"{a / b:.2f}x" if a and b else "" for a, b in zip(ours, theirs)]
+        rows.append(["roxanne over DiskANN", *over, *[""] * len(READ_TARGETS)])
+    at = [f"at {t:g}" for t in READ_TARGETS]
+    head = [f"reads of 4 KiB a query {at[0]}", *at[1:], f"QPS {at[0]}", *at[1:], f"QPS x reads {at[0]} (share of fio)", *at[1:]]
+    return table(["", *head], rows)
+
+
+def best_device(found):
+    """The most reads a second that fio saw; None where it did not run."""
+    return max((p["reads_per_second"] for p in found["fio"]["points"]), default=None) if "fio" in found else None
+
+
+def device_table(found, systems):
+    """What fio read, by depth and threads."""
+    if "fio" not in found:
+        return ""
+    points = found["fio"]["points"]
+    threads = sorted({p["threads"] for p in points})
+    cell = {(p["threads"], p["depth"]): p for p in points}
+    text = lambda p: f"{number(p['reads_per_second'])} ({number(p['mean_us'])} us)" if p else ""
+    rows = [[d, *(text(cell.get((t, d))) for t in threads)] for d in sorted({p["depth"] for p in points})]
+    about = f"\n{found['fio']['versions']['fio']}, a file of {megabytes(found['fio']['settings']['file_bytes'])}.\n"
+    heads = [f"reads/s (mean latency), {t} thread{'s' if t > 1 else ''}" for t in threads]
+    return table(["depth of each thread", *heads], rows) + about
+
+
+def latency_table(found, systems):
+    """Latency at half the best rate of a list size: at that very rate where it was measured so, else in the slowest way that reached it."""
+    rows = []
+    for name in ("roxanne", "diskann"):
+        points = [p for p in systems.get(name, {"points": []})["points"] if state_of(p) == "cold"]
+        for target in (0.95, 0.99):
+            size = min((p["list_size"] for p in points if p["recall"] >= target), default=None)
+            same = [p for p in points if p["list_size"] == size]
+            closed = [p for p in same if not p.get("rate")]
+            if not closed:
+                continue
+            best = max(closed, key=lambda p: p["qps"])
+            rated = next((p for p in same if p.get("rate")), None)
+            p = rated or min((p for p in closed if p["qps"] >= best["qps"] / 2), key=lambda p: p["qps"])
+            how = f"{way(p)}, queries at {number(p['rate'])}/s" if rated else way(p)
+            times = [number(p[key]) for key in ("mean_us", "p50_us", "p99_us")]
+            rows.append([NAMES[name], f"{target:g} (L {size})", number(best["qps"]), number(p["qps"]), how, *times])
+    return table(["", "at recall", "best QPS", "QPS", "measured with", "mean us", "p50", "p99"], rows)
 
 
 def points_table(found, systems):
     r = systems.get("roxanne")
     if not r:
         return ""
-    cells = {(p["threads"], p["cold"], p["list_size"]): p for p in r["points"]}
-    threads = sorted({p["threads"] for p in r["points"]})
-    series = [key for key in ((t, cold) for t in threads for cold in (True, False)) if any(c[:2] == key for c in cells)]
+    key = lambda p: (state_of(p), p["threads"], p.get("in_flight"))
+    cells = {(*key(p), p["list_size"]): p for p in r["points"]}
+    series = sorted({key(p) for p in r["points"]}, key=lambda s: ([*STATES, "warm"].index(s[0]), s[1], s[2] or 0))
     rows = []
-    for size in sorted({p["list_size"] for p in r["points"]}):
-        p = cells.get((threads[-1], True, size))
-        if not p:
-            continue
-        rates = [number((cells.get((*key, size)) or {}).get("qps")) for key in series]
-        times = [number(p[key]) for key in ("mean_us", "p50_us", "p99_us", "p999_us")]
-        rows.append([size, f"{p['recall']:.4f}", number(p["reads"], 1), number(p["distances"]), *rates, *times, megabytes(p["rss_bytes"])])
-    rates = [f"QPS, {t} thread{'s' if t > 1 else ''}, {'cold' if cold else 'warm'}" for t, cold in series]
+    for p in sorted(best_points(r, "cold"), key=lambda p: p["list_size"]):
+        rates = [number((cells.get((*s, p["list_size"])) or {}).get("qps")) for s in series]
+        times = [number(p[name]) for name in ("mean_us", "p50_us", "p99_us", "p999_us")]
+        found_at = [p["list_size"], f"{p['recall']:.4f}", number(p["reads"], 1), number(p["distances"])]
+        rows.append([*found_at, *rates, *times, megabytes(p["rss_bytes"])])
+    rates = [f"QPS, {state}, {way({'threads': threads, 'in_flight': flight})}" for state, threads, flight in series]
     return table(["list size", "recall", "reads", "distances", *rates, "mean us", "p50", "p99", "p99.9", "RSS"], rows)
 
 
@@ -225,7 +313,7 @@ def plan_table(found, systems):
     if not r or "plan" not in r:
         return ""
     plan, built = r["plan"], r["build"]
-    serve = max(p["rss_bytes"] for p in r["points"])
+    serve = max(p["rss_bytes"] for p in r["points"] if state_of(p) in ("cold", "warm"))
     rows = [
         ["peak memory of the build", plan["peak_ram_bytes"], built["peak_rss_bytes"]],
         ["index on disk", plan["index_bytes"], built["index_bytes"]],
@@ -246,24 +334,20 @@ def graph_table(found, systems):
 
 
 def draw(directory, systems):
-    """recall-qps.svg of all systems, recall-reads.svg of those on disk."""
-    rates, reads = [], []
-    for name, r in systems.items():
-        threads, cold = most_threads(r), cold_of(name)
-        label = NAMES[name] + (", from disk" if name == "roxanne" else "")
-        rates.append((label, curve(r, threads=threads, cold=cold)))
-        if cold:
-            reads.append((NAMES[name], curve(r, "reads", threads, True)))
+    """recall-qps.svg of all systems, recall-reads.svg of those that read."""
+    several = len({kind for name, kind, _ in variants(systems) if name == NAMES["roxanne"]}) > 1
+    label = lambda name, kind: f"{name}, {kind}" if several and name == NAMES["roxanne"] else name
+    rates = [(label(name, kind), curve(points)) for name, kind, points in variants(systems)]
+    reads = [(label(name, kind), curve(points, "reads")) for name, kind, points in variants(systems) if any(p.get("reads") for p in points)]
     some = next(iter(systems.values()), None)
     if not some:
         return
     d = some["data"]
-    subtitle = f"{d['base']}: {d['n']:,} x {d['dim']}, {d['metric']}; {some['machine']['cpu']}, {most_threads(some)} threads"
+    subtitle = f"{d['base']}: {d['n']:,} x {d['dim']}, {d['metric']}; {some['machine']['cpu']}, {some['machine']['cores']} cores"
     k = some["settings"]["k"]
-    for file, title, label, series in (
+    for file, title, axis, series in (
         ("recall-qps.svg", "Recall against speed", "queries per second", rates),
         ("recall-reads.svg", "Recall against reads", "reads of 4 KiB a query", reads),
     ):
-        series = [(name, points) for name, points in series if points]
         if series:
-            (directory / file).write_text(plot.svg(title, subtitle, f"recall@{k}", label, series))
+            (directory / file).write_text(plot.svg(title, subtitle, f"recall@{k}", axis, series))

@@ -3,6 +3,7 @@
 //! Arrows are read from the manifests, dev-dependencies included, and from every path in the code; one that a manifest forgot does not
 //! compile, but one that a renamed dependency hides is found here.
 
+use crate::apart::workspace_of;
 use crate::rust::{PathUse, paths, tokens};
 use crate::tree::Tree;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,10 +27,11 @@ pub(crate) struct Member<'a> {
     pub(crate) name: String,
     pub(crate) folder: &'a str,
     pub(crate) path: &'a str,
+    pub(crate) workspace: &'static str,
     pub(crate) manifest: Table,
 }
 
-/// All manifests of packages, and complaints about those that are none.
+/// All manifests of packages, those of workspaces apart among them, and complaints about manifests that are none.
 pub(crate) fn members(tree: &Tree) -> (Vec<Member<'_>>, Vec<String>) {
     let (mut members, mut complaints) = (Vec::new(), Vec::new());
     for (path, text) in tree.texts() {
@@ -42,8 +44,9 @@ pub(crate) fn members(tree: &Tree) -> (Vec<Member<'_>>, Vec<String>) {
             }
         };
         match manifest.get("package").and_then(|p| p.get("name")).and_then(Value::as_str) {
-            Some(name) => members.push(Member { name: name.to_string(), folder, path, manifest }),
-            None => complaints.push(format!("{path}: no package name; there is one workspace, at the root")),
+            Some(name) => members.push(Member { name: name.to_string(), folder, path, workspace: workspace_of(path), manifest }),
+            None if workspace_of(path) == folder => {}
+            None => complaints.push(format!("{path}: no package name; our workspace is at the root, those apart are in APART")),
         }
     }
     (members, complaints)
@@ -56,7 +59,7 @@ pub(crate) fn between_crates(tree: &Tree) -> Vec<String> {
     let mut arrows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut found = Vec::new();
     for member in &members {
-        if !FLOORS.iter().any(|(name, _)| *name == member.name) {
+        if member.workspace.is_empty() && !FLOORS.iter().any(|(name, _)| *name == member.name) {
             complaints.push(format!("{}: {} stands on no floor; give it one in FLOORS", member.path, member.name));
         }
         for package in dependencies(&member.manifest, &renamed) {
@@ -78,7 +81,10 @@ pub(crate) fn between_crates(tree: &Tree) -> Vec<String> {
     }
     for (place, from, to) in found {
         let below = FLOORS.iter().find(|(name, _)| *name == from).map_or(&[][..], |(_, below)| below);
-        if from != to && !below.contains(&to.as_str()) {
+        // A workspace apart has no floors, but its crates may name each other alone.
+        let apart = |name: &str| members.iter().find(|m| m.name == name).map_or("", |m| m.workspace);
+        let neighbors = !apart(&from).is_empty() && apart(&from) == apart(&to);
+        if from != to && !below.contains(&to.as_str()) && !neighbors {
             complaints.push(format!("{place}: {from} names {to}, which is not below it"));
         }
         arrows.entry(from).or_default().insert(to);
@@ -229,6 +235,26 @@ mod tests {
         let tree = Tree::of(&[("helpers/Cargo.toml", "[package]\nname = \"roxanne-helpers\""), ("x/Cargo.toml", "[[")]);
         let complaints = between_crates(&tree).join("\n");
         assert!(complaints.contains("roxanne-helpers stands on no floor") && complaints.contains("x/Cargo.toml: "), "{complaints}");
+    }
+
+    #[test]
+    fn a_crate_apart_names_its_neighbors_and_none_of_ours() {
+        let judged = |peer: &str, code: &str, core: &str| {
+            let peer = crate_of("some-peer", &format!("[dependencies]\nshared = {{ path = \"../shared\" }}\n{peer}"));
+            let tree = Tree::of(&[
+                ("bench/peers/rust/Cargo.toml", "[workspace]"),
+                ("bench/peers/rust/shared/Cargo.toml", &crate_of("shared", "")),
+                ("bench/peers/rust/some/Cargo.toml", &peer),
+                ("bench/peers/rust/some/src/main.rs", code),
+                ("core/Cargo.toml", &crate_of("roxanne-core", core)),
+            ]);
+            between_crates(&tree).join("\n")
+        };
+        assert_eq!(judged("", "use shared::Rows;", ""), "");
+        assert!(judged("roxanne-core = { path = \"../../../../core\" }", "", "").contains("some-peer names roxanne-core"));
+        assert!(judged("", "use roxanne_core::recall;", "").contains("main.rs:1: some-peer names roxanne-core"));
+        let up = "[dependencies]\nshared = { path = \"../bench/peers/rust/shared\" }";
+        assert!(judged("", "", up).contains("core/Cargo.toml: roxanne-core names shared, which"));
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The rules of the house that are not arrows: lints, `unsafe`, twins of kernels, words and sizes.
 
+use crate::apart::listed;
 use crate::arrows::members;
 use crate::rust::tokens;
 use crate::tree::{MAX_FILE_BYTES, Tree};
 use std::collections::BTreeSet;
-use toml::{Table, Value};
 
 /// Where `unsafe` may stand, by the beginning of the path, and why.
 const UNSAFE_PLACES: &[(&str, &str)] = &[
@@ -16,6 +16,7 @@ const UNSAFE_PLACES: &[(&str, &str)] = &[
     ("core/src/huge.rs", "advice to the kernel about memory that the array owns"),
     ("cli/src/main.rs", "an empty extern block that links the unwinder: no code"),
     ("engine/src/io", "buffers that the kernel writes into, and its rings"),
+    ("bench/peers/rust/stores/src/environment.rs", "opening a peer's database, which maps a file"),
 ];
 
 /// The stages that run on a device: each has a kernel and a shader of one stem.
@@ -38,15 +39,12 @@ const MAY_NAME_PATHS: &[&str] = &["README.md", "ARCHITECTURE.md", "bench/"];
 /// Every crate opts into the workspace's lints and is listed; every crate root opens with its idea and allows nothing for all below it.
 pub(crate) fn lints(tree: &Tree) -> Vec<String> {
     let (members, mut complaints) = members(tree);
-    let root = tree.0.get("Cargo.toml").and_then(|file| file.text.as_deref()?.parse::<Table>().ok()).unwrap_or_default();
-    let list = root.get("workspace").and_then(|w| w.get("members")?.as_array());
-    let listed: BTreeSet<&str> = list.into_iter().flatten().filter_map(Value::as_str).collect();
     for member in &members {
         if member.manifest.get("lints").and_then(|l| l.get("workspace")?.as_bool()) != Some(true) {
             complaints.push(format!("{}: add `[lints] workspace = true`", member.path));
         }
-        if !listed.contains(member.folder) {
-            complaints.push(format!("{}: not in the members of the root's Cargo.toml", member.path));
+        if !listed(tree, member.workspace).iter().any(|folder| folder == member.folder) {
+            complaints.push(format!("{}: not in the members of its workspace's Cargo.toml", member.path));
         }
         let roots = ["lib.rs", "main.rs"].map(|file| format!("{}/src/{file}", member.folder));
         for path in roots {

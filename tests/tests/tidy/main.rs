@@ -3,6 +3,7 @@
 //! Every rule is a function from a [`Tree`] to complaints, each with its place and what to do. It judges the repository below, and in
 //! its own file made-up trees that break it: a rule that cannot fail would judge nothing.
 
+mod apart;
 mod arrows;
 mod house;
 mod rust;
@@ -29,6 +30,11 @@ fn modules_of_the_core_lean_only_on_modules_below_them() {
 #[test]
 fn every_crate_obeys_the_lints_of_the_workspace() {
     judge(house::lints);
+}
+
+#[test]
+fn a_workspace_apart_is_cut_off_from_ours() {
+    judge(apart::cut_off);
 }
 
 #[test]
