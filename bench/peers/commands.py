@@ -25,24 +25,49 @@ class Outcome:
         return json.loads(self.text)
 
 
-@contextlib.contextmanager
-def held(lock, shared=False):
-    """Holds the file `lock`, where there is one, against all others who do; shared, against those who measure."""
-    if not lock:
-        yield
-        return
-    with open(lock, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        yield
+# Seconds after which a lock is given up between two commands, so that others get their turn.
+LONG = 240
 
 
-def measured(command, lock=None, log=None, environment=None):
-    """Runs a command that must succeed, with `lock` held as long as it runs. With `log`, its output goes to that file."""
-    with held(lock), open(log, "w") if log else contextlib.nullcontext(subprocess.PIPE) as out:
+class Lock:
+    """A file that is held against all others who hold it: while something is measured, and from one measurement to the next."""
+
+    def __init__(self, path=None):
+        self.path, self.file, self.since = path, None, 0.0
+
+    def take(self):
+        if self.path and not self.file:
+            self.file = open(self.path, "a")
+            fcntl.flock(self.file, fcntl.LOCK_EX)
+            self.since = time.monotonic()
+
+    def give(self, after=0.0):
+        """Gives it up, if it has been held for more than `after` seconds."""
+        if self.file and time.monotonic() - self.since >= after:
+            self.file.close()
+            self.file = None
+
+    @contextlib.contextmanager
+    def shared(self):
+        """Keeps measurements off while something is compiled or installed."""
+        self.give()
+        if not self.path:
+            yield
+            return
+        with open(self.path, "a") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            yield
+
+
+def measured(command, lock, log=None, environment=None):
+    """Runs a command that must succeed, with `lock` held. With `log`, its output goes to that file."""
+    lock.take()
+    with open(log, "w") if log else contextlib.nullcontext(subprocess.PIPE) as out:
         before, own, start = busy_ticks(), child_seconds(), time.perf_counter()
         done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT if log else subprocess.PIPE, text=True, env=environment)
         seconds = time.perf_counter() - start
         busy = (busy_ticks() - before) / os.sysconf("SC_CLK_TCK") - (child_seconds() - own)
+    lock.give(after=LONG)
     if done.returncode != 0:
         said = open(log, errors="replace").read() if log else done.stderr
         raise Failed(f"{' '.join(command)}\nended with {done.returncode}: {said.strip()[-800:]}")

@@ -26,7 +26,7 @@ STATES = {
     "cold": "from disk, no page kept",
     "tenth": "from disk, a tenth of the pages kept",
     "resident": "all in memory",
-    "adjacency": "vectors from disk, no page kept",
+    "adjacency": "from disk, neighbors in memory",
 }
 KINDS = {"diskann": "from disk, no page kept", "arroy": "mapped file", "hannoy": "mapped file", "crvecdb": "mapped file"}
 TARGETS = [0.90, 0.95, 0.99]

@@ -25,7 +25,7 @@ from pathlib import Path
 import micro
 import report
 import systems
-from commands import Failed
+from commands import Failed, Lock
 from facts import HERE, commit, describe_data, machine, now
 from systems import SYSTEMS, UNASKED
 
@@ -83,6 +83,7 @@ def arguments():
     a.limit, a.queries_limit = (20_000, 1_000) if a.quick else (None, None)
     if a.quick:
         a.repeats = 1
+    a.lock = Lock(a.lock)
     # Where a system's index lies.
     a.index = lambda system: Path(a.work) / f"{system}-{a.name}{'-quick' if a.quick else ''}"
     return a
@@ -111,6 +112,7 @@ def measure_all(a, directory):
         write_whole(path, json.dumps(result, indent=1) + "\n")
         beside = f"; others took {100 * result['others']:.0f}% of the CPU meanwhile" if result["others"] > report.BESIDE else ""
         print(f"{system}: done in {time.monotonic() - start:.0f} s, {path}{beside}", file=sys.stderr)
+    a.lock.give()
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}; what was measured is kept, run again for the rest")
 

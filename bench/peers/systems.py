@@ -1,13 +1,14 @@
 """How each system is built and searched, and with what settings."""
 import json
 import os
+import re
 import shutil
 import subprocess
 import tomllib
 from pathlib import Path
 
 import device
-from commands import Failed, held, measured
+from commands import Failed, measured
 from facts import HERE, now
 
 GRAPH_LIST_SIZES = [16, 32, 64, 96, 128, 192, 256, 384]
@@ -67,50 +68,80 @@ def run(system, a, settings, data, about):
 
 
 def ours(a, settings):
-    """Plan, build, then eval in every state that the binary knows: its reads cold, with a tenth of its pages kept, with all of them."""
+    """Plan, build, then eval in every state that the binary knows: from disk, with a tenth of its pages kept, with all of them."""
     index = a.index("roxanne")
     shutil.rmtree(index, ignore_errors=True)
     limit = ["--limit", str(a.limit)] if a.limit else []
-    plan = measured([a.roxanne, "plan", a.base, "--metric", a.metric, "--json", *limit]).json()
+    plan = measured([a.roxanne, "plan", a.base, "--metric", a.metric, "--json", *limit], a.lock).json()
     command = [a.roxanne, "build", a.base, "-o", str(index), "--metric", a.metric, "--threads", str(a.build_threads), "--json", *limit]
     outcome = measured(command, a.lock)
-    built = {**outcome.json(), "wall_seconds": outcome.seconds}
-    runs, points, others = [], {}, [outcome.others]
-    for state, threads, flags in states(a, settings, plan):
-        for _ in range(1 if state == "warm" else a.repeats):
-            outcome = measured(eval_command(a, index, settings, threads, flags), a.lock)
-            result, others = outcome.json(), [*others, outcome.others]
-            for point in result["points"]:
-                key = (state, threads, point.get("in_flight"), point["list_size"])
-                if key not in points or points[key]["qps"] < point["qps"]:
-                    points[key] = {**point, "threads": threads, "state": state, "cold": "--cold" in flags}
-        runs.append({"state": state, "threads": threads, **result.get("run", {})})
+    evals = Evals(a, settings, index)
+    for state, threads, flags in from_disk(a, settings):
+        evals.run(state, threads, flags)
+    if evals.knows("--in-flight"):
+        flights = ["--in-flight", f"{evals.threads},64"]
+        pages = evals.index_facts["page_count"] * evals.index_facts["page_bytes"]
+        # More than all pages in the last: what keeps them takes some, too.
+        for state, share in (("tenth", 0.1), ("resident", 1.25)):
+            evals.run(state, evals.threads, ["--ram", str(evals.needed(flights) + int(share * pages)), *flights])
     return {
         "command": " ".join(command),
-        "eval_command": " ".join(eval_command(a, index, settings, threads, flags)),
+        "eval_command": " ".join(evals.command),
         "plan": plan,
-        "build": built,
-        "index": result["index"],
-        "reader": runs[0],
-        "runs": runs,
-        "points": list(points.values()),
-        "others": max(others),
+        "build": {**outcome.json(), "wall_seconds": outcome.seconds},
+        "index": evals.index_facts,
+        "reader": evals.runs[0],
+        "runs": evals.runs,
+        "points": list(evals.points.values()),
+        "others": max([outcome.others, *evals.others]),
     }
 
 
-def states(a, settings, plan):
-    """(state, threads, flags of eval): a binary that keeps no pages and no second query in flight is measured without."""
-    counts = sorted(int(t) for t in settings["threads"].split(","))
-    known = measured([a.roxanne, "eval", "--help"]).text
+def from_disk(a, settings):
+    """(state, threads, flags of eval) without a page kept; all numbers of queries in flight with the most threads alone."""
+    *few, most = sorted(int(t) for t in settings["threads"].split(","))
+    known = measured([a.roxanne, "eval", "--help"], a.lock).text
     if "--in-flight" not in known:
-        return [("cold", t, ["--cold"]) for t in counts] + [("warm", counts[-1], [])]
-    flights = ["--in-flight", settings["in_flight"]]
-    pages = plan["index_bytes"]
-    kept = lambda share: ["--ram", str(plan["serve_ram_bytes"] + int(share * pages)), "--in-flight", f"{counts[-1]},64"]
-    few = [("cold", t, ["--cold", "--in-flight", str(t)]) for t in counts[:-1]]
-    # More than all pages, for what keeping them takes beside.
-    all_states = [*few, ("cold", counts[-1], ["--cold", *flights]), ("tenth", counts[-1], kept(0.1)), ("resident", counts[-1], kept(1.25))]
-    return all_states + [("adjacency", counts[-1], ["--adjacency", "ram", "--cold", *flights])] * ("--adjacency" in known)
+        # Direct reads leave little to warm; that is measured once, with all threads.
+        return [("cold", t, ["--cold"]) for t in (*few, most)] + [("warm", most, [])]
+    states = [("cold", t, ["--cold", "--in-flight", str(t)]) for t in few]
+    states.append(("cold", most, ["--cold", "--in-flight", settings["in_flight"]]))
+    return states + [("adjacency", most, ["--adjacency", "ram", "--cold", "--in-flight", f"{most},64"])] * ("--adjacency" in known)
+
+
+class Evals:
+    """Runs of `roxanne eval` on one index; of several passes the best point counts."""
+
+    def __init__(self, a, settings, index):
+        self.a, self.settings, self.index = a, settings, index
+        self.threads = max(int(t) for t in settings["threads"].split(","))
+        self.runs, self.points, self.others = [], {}, []
+
+    def run(self, state, threads, flags):
+        for _ in range(1 if state == "warm" else self.a.repeats):
+            self.command = eval_command(self.a, self.index, self.settings, threads, flags)
+            outcome = measured(self.command, self.a.lock)
+            result = outcome.json()
+            self.others.append(outcome.others)
+            for point in result["points"]:
+                key = (state, threads, point.get("in_flight"), point["list_size"])
+                if key not in self.points or self.points[key]["qps"] < point["qps"]:
+                    self.points[key] = {**point, "threads": threads, "state": state, "cold": "--cold" in flags}
+        self.index_facts = result["index"]
+        self.runs.append({"state": state, "threads": threads, **result.get("run", {})})
+
+    def knows(self, flag):
+        return flag in self.command
+
+    def needed(self, flags):
+        """Bytes without which it does not serve, as it says itself when it is given one."""
+        try:
+            measured(eval_command(self.a, self.index, self.settings, self.threads, ["--ram", "1", *flags]), self.a.lock)
+        except Failed as error:
+            said = re.search(r"needs (\d+) bytes", str(error))
+            if said:
+                return int(said[1])
+        raise Failed("eval --ram 1 did not say how much memory it needs")
 
 
 def eval_command(a, index, settings, threads, flags):
@@ -166,6 +197,8 @@ def kept(index, settings, data):
 
 def build(program, system, a, settings, data, about):
     shutil.rmtree(a.index(system), ignore_errors=True)
+    # A build may take minutes: it gets a turn of its own.
+    a.lock.give()
     found, command, others = call(program, "build", system, a, settings, a.build_threads)
     versions = found[0].get("versions") or locked_versions(system)
     built = {**found[0], "versions": versions, "run": about["run"], "commit": about["commit"], "date": now(), "others": others}
@@ -227,7 +260,7 @@ def program_of(system, a):
     command = ["cargo", "build", "--locked", "--release", "--package", package, "--target-dir", str(target)]
     # The instructions of this CPU, which the libraries' own programs are built with too.
     environment = {**os.environ, "RUSTFLAGS": "-C target-cpu=native"}
-    with held(a.lock, shared=True):
+    with a.lock.shared():
         done = subprocess.run(command, cwd=HERE / "rust", env=environment, stderr=subprocess.PIPE, text=True)
     if done.returncode != 0:
         raise Failed(f"{package} was not built: {done.stderr.strip()[-800:]}")
@@ -239,7 +272,7 @@ def python_of(a):
     place = Path(a.venv or Path(a.work, "venv"))
     python = place / "bin" / "python"
     if not python.exists():
-        with held(a.lock, shared=True):
+        with a.lock.shared():
             subprocess.run(["python3", "-m", "venv", str(place)], check=True)
             subprocess.run([str(python), "-m", "pip", "install", "--quiet", "-r", str(HERE / "requirements.txt")], check=True)
     return str(python)
@@ -252,5 +285,5 @@ def truth_of(a):
     path = Path(a.work) / f"truth-{Path(a.base).stem}-{a.limit or 'all'}-{a.metric}-{a.k}.bin"
     if not path.exists():
         limit = ["--limit", str(a.limit)] if a.limit else []
-        measured([a.roxanne, "truth", a.base, a.queries, "-k", str(a.k), "-o", str(path), "--metric", a.metric, *limit])
+        measured([a.roxanne, "truth", a.base, a.queries, "-k", str(a.k), "-o", str(path), "--metric", a.metric, *limit], a.lock)
     return str(path)

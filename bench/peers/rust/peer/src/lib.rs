@@ -112,9 +112,8 @@ impl Events {
         self.line(&json!({ "built": built }))
     }
 
-    /// `{"point": point}`, with the memory of this process now.
-    pub fn point(&mut self, mut point: Value) -> Result<()> {
-        point["rss_bytes"] = status_bytes("VmRSS")?.into();
+    /// `{"point": point}`.
+    pub fn point(&mut self, point: Value) -> Result<()> {
         self.line(&json!({ "point": point }))
     }
 

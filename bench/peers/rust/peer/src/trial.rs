@@ -3,7 +3,7 @@
 //! Threads take queries from one counter. A query's latency is measured around its search, or, under a rate, from the moment it was
 //! due: what it waited because all threads were busy is its own.
 
-use crate::{Args, Truth, device_bytes};
+use crate::{Args, Truth, device_bytes, status_bytes};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::{
@@ -99,7 +99,10 @@ pub fn measure(
             best = Some(pass);
         }
     }
-    Ok(best.context("--repeats 0")?.point(args, list_size, truth))
+    let mut point = best.context("--repeats 0")?.point(args, list_size, truth);
+    // Here, where what the searches opened is still open.
+    point["rss_bytes"] = status_bytes("VmRSS")?.into();
+    Ok(point)
 }
 
 fn pass(args: &Args, queries: usize, work: &(impl Fn(&mut Turns) -> Result<()> + Sync)) -> Result<Pass> {
