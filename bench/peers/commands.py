@@ -26,7 +26,7 @@ class Outcome:
 
 
 # Seconds after which a lock is given up between two commands, so that others get their turn.
-LONG = 240
+LONG = 400
 
 
 class Lock:

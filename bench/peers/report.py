@@ -175,7 +175,7 @@ def settings_text(name, result):
 
 def build_table(found, systems):
     ours = systems.get("roxanne")
-    rows, earlier = [], False
+    rows, earlier, beside = [], False, []
     for name, r in systems.items():
         b = r["build"]
         # The peers' input lies in their process's memory and is theirs to give back; what they needed beyond it is the fairer figure.
@@ -183,10 +183,14 @@ def build_table(found, systems):
         kept = b.get("run", r["run"]) != (ours or r)["run"]
         earlier |= kept
         against = ratio(b["seconds"], ours["build"]["seconds"]) + "*" * kept if ours else ""
+        if b.get("others", 0) > BESIDE:
+            beside.append(f"{NAMES[name]} ({100 * b['others']:.0f}%)")
         sizes = [megabytes(beyond), megabytes(b.get("index_bytes"))]
         rows.append([NAMES[name], settings_text(name, r), r["settings"]["build_threads"], number(b["seconds"], 1), against, *sizes])
     head = ["system", "settings", "threads", "seconds", "against ours", "peak memory beyond the input", "index on disk"]
-    return table(head, rows) + ("\n\\* built in another run than ours: an indication only.\n" if earlier else "")
+    notes = ["\\* built in another run than ours: an indication only."] * earlier
+    notes += [f"Builds that others took CPU from, so too slow: {', '.join(beside)}."] * bool(beside)
+    return table(head, rows) + "".join(f"\n{note}\n" for note in notes)
 
 
 def search_table(found, systems):

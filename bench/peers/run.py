@@ -7,7 +7,7 @@
 One system after the other, nothing beside them. Each leaves bench/results/NAME/SYSTEM.json: command, machine, commit, date, settings,
 build and points. A system whose file is there, complete and of the same settings and data is not run again (--fresh runs it), so an
 interrupted run goes on where it stopped. A peer's index stays in the directory of --work and is searched again by a later run, its build
-then being that of the earlier one, which the table says (--rebuild builds it again); ours is built in every run.
+then being that of the earlier one, which the table says (--rebuild builds it again; --prepare does nothing else); ours is built in every run.
 --quick takes 20,000 vectors and 1,000 queries, to see that everything works; its figures mean nothing, so they go to the directory of
 --work and RESULTS.md is left alone. --results DIR writes there instead and prints the tables. --report only draws and writes, from what is
 there. `--micro TARGET/criterion` takes over what `make bench` measured.
@@ -44,6 +44,8 @@ def main():
         Path(a.work).mkdir(parents=True, exist_ok=True)
         directory.mkdir(parents=True, exist_ok=True)
         measure_all(a, directory)
+    if a.prepare:
+        return None
     return report.write(directory, None if a.quick or a.results else RESULTS_MD)
 
 
@@ -70,6 +72,7 @@ def arguments():
     a.add_argument("--quick", action="store_true")
     a.add_argument("--fresh", action="store_true", help="run what has a result already")
     a.add_argument("--rebuild", action="store_true", help="build the peers' indexes again")
+    a.add_argument("--prepare", action="store_true", help="make the peers and their indexes, and measure no search")
     a.add_argument("--report", action="store_true", help="measure nothing")
     a = a.parse_args()
     a.only = a.only.split(",")
@@ -99,6 +102,9 @@ def measure_all(a, directory):
         start = time.monotonic()
         try:
             settings = systems.settings_of(system, a, data)
+            if a.prepare:
+                systems.prepare(system, a, settings, data, about)
+                continue
             if not a.fresh and is_done(path, settings, data):
                 print(f"{system}: there already, of the same settings and data; --fresh runs it again", file=sys.stderr)
                 continue

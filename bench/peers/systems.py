@@ -24,7 +24,7 @@ DISKANN = {
     "complexity": 100,
     "beam_width": 4,
     "build_memory_gb": 16.0,
-    "list_sizes": [24, 32, 48, 64, 96, 128],
+    "list_sizes": [24, 32, 40, 64, 88, 112],
     "threads": "2,8,16,32,64",
 }
 # As their documentation has it: arroy chooses the number of trees itself and is asked with search_k, here as a multiple of k.
@@ -172,8 +172,7 @@ def graph(a, settings, data):
 def peer(system, a, settings, data, about):
     """A peer: its index built, or kept from before; then searches, a process for each number of threads."""
     program = program_of(system, a)
-    built = kept(a.index(system), settings, data) if not a.rebuild else None
-    built = built or build(program, system, a, settings, data, about)
+    built = indexed(program, system, a, settings, data, about)
     points, commands, others = [], [], []
     for threads in settings["threads"].split(","):
         found, command, beside = call(program, "search", system, a, settings, threads)
@@ -184,6 +183,18 @@ def peer(system, a, settings, data, about):
         rated, beside = at_half_load(program, system, a, settings, points)
         points, others = points + rated, others + beside
     return {"command": built["command"], "search_command": commands[-1], "build": built["built"], "points": points, "others": max(others)}
+
+
+def prepare(system, a, settings, data, about):
+    """A peer made and its index built, so that a later run searches alone."""
+    if system not in ("roxanne", "graph", "fio"):
+        indexed(program_of(system, a), system, a, settings, data, about)
+
+
+def indexed(program, system, a, settings, data, about):
+    """What was noted of the build of the index that lies there, or of one that is built now."""
+    built = kept(a.index(system), settings, data) if not a.rebuild else None
+    return built or build(program, system, a, settings, data, about)
 
 
 def kept(index, settings, data):
