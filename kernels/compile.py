@@ -29,6 +29,9 @@ import zlib
 WHEEL = "nvidia-cuda-nvrtc-cu12"
 PTX_TARGETS = ("compute_75", "compute_80")
 CUBIN_TARGETS = ("sm_80", "sm_86", "sm_89", "sm_90")
+# Assembled, looked at and thrown away: PTX alone does not show whether the variant for older cards assembles, nor what it spills.
+ASSEMBLED_TARGETS = ("sm_75",)
+CHIPS = ASSEMBLED_TARGETS + CUBIN_TARGETS
 # __NV_TARGET_H keeps out a header that NVRTC includes by itself: 4 KB of unused names an image.
 OPTIONS = ("--std=c++17", "--no-source-include", "--define-macro=__NV_TARGET_H")
 # What makes the assembler tell registers and spills; it changes no byte of the image.
@@ -123,12 +126,12 @@ def compile_image(stem, target, sources):
 
 
 def options_of(target):
-    return (f"--gpu-architecture={target}", *OPTIONS, *(CUBIN_OPTIONS if target in CUBIN_TARGETS else ()))
+    return (f"--gpu-architecture={target}", *OPTIONS, *(CUBIN_OPTIONS if target in CHIPS else ()))
 
 
 def compile_all(stems, tell):
     """{(stem, target): (image, log)}; the longest sources go first, so that no core idles at the end."""
-    jobs = [(stem, target) for stem in stems for target in PTX_TARGETS + CUBIN_TARGETS]
+    jobs = [(stem, target) for stem in stems for target in PTX_TARGETS + CHIPS]
     jobs.sort(key=lambda job: (-sum(map(len, stems[job[0]].values())), job[1] in PTX_TARGETS))
     made = {}
     with concurrent.futures.ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -189,12 +192,12 @@ def manifest_of(stems, made):
     described = {}
     for stem, sources in stems.items():
         entries = {target: entries_of(made[stem, target][0]) for target in PTX_TARGETS}
-        resources = {target: resources_of(made[stem, target][1]) for target in CUBIN_TARGETS}
+        resources = {target: resources_of(made[stem, target][1]) for target in CHIPS}
         first = entries[PTX_TARGETS[0]]
         for target in PTX_TARGETS:
             if entries[target] != first:
                 raise Failure(f"{stem}.cu: the entries of {target} are not those of {PTX_TARGETS[0]}")
-        for target in CUBIN_TARGETS:
+        for target in CHIPS:
             if missing := first.keys() - resources[target].keys():
                 raise Failure(f"{stem}.cu: {target} lacks {', '.join(sorted(missing))}")
         if stem in MUST_NOT_SPILL:
@@ -213,7 +216,7 @@ def manifest_of(stems, made):
         }
     return {
         "compiler": f"{WHEEL} {importlib.metadata.version(WHEEL)}",
-        "options": {target: options_of(target) for target in PTX_TARGETS + CUBIN_TARGETS},
+        "options": {target: options_of(target) for target in PTX_TARGETS + CHIPS},
         "stems": described,
     }
 
@@ -251,11 +254,12 @@ def render_resources(manifest):
     lines = ["# What each kernel takes", ""]
     lines += [f"Written by `compile.py` from what the assembler of {manifest['compiler']} says. Registers are a thread's; `shared` is"]
     lines += ["the fixed part of a block's shared memory in bytes, to which a launch may add. `stack` and `spill` (bytes stored/loaded"]
-    lines += ["by a thread) are told only where there are any.", ""]
+    lines += [f"by a thread) are told only where there are any. No image is shipped for {', '.join(ASSEMBLED_TARGETS)}: such chips take"]
+    lines += ["the PTX, which says nothing of either.", ""]
     for stem, told in manifest["stems"].items():
-        lines += [f"## {stem}", "", f"| entry | {' | '.join(CUBIN_TARGETS)} |", f"|---|{'---|' * len(CUBIN_TARGETS)}"]
+        lines += [f"## {stem}", "", f"| entry | {' | '.join(CHIPS)} |", f"|---|{'---|' * len(CHIPS)}"]
         for name in sorted(set().union(*told["resources"].values())):
-            cells = [render_used(told["resources"][target].get(name)) for target in CUBIN_TARGETS]
+            cells = [render_used(told["resources"][target].get(name)) for target in CHIPS]
             lines.append(f"| `{name}` | {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
@@ -295,7 +299,8 @@ def compiled(folder, tell):
     for stem in stems:
         if told := warnings_of(made[stem, CUBIN_TARGETS[-1]][1]):
             print(told, file=sys.stderr)
-    return manifest_of(stems, made), {image_name(*job): image for job, (image, _) in made.items()}
+    shipped = {image_name(*job): image for job, (image, _) in made.items() if job[1] not in ASSEMBLED_TARGETS}
+    return manifest_of(stems, made), shipped
 
 
 def build(folder):
