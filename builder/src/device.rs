@@ -66,17 +66,17 @@ pub fn probe() -> Vec<Found> {
 
 #[cfg(feature = "cuda")]
 fn cuda() -> Vec<Found> {
-    use crate::backend::cuda::nvidia::Nvidia;
+    use crate::backend::cuda::nvidia::{Nvidia, check_capability};
     match Nvidia::probe() {
         Ok(devices) => devices
             .into_iter()
             .enumerate()
             .map(|(index, facts)| Found {
                 device: Device::Cuda(index),
-                what: Ok(format!(
-                    "{}, compute capability {}.{}, driver {}",
-                    facts.name, facts.capability.0, facts.capability.1, facts.driver
-                )),
+                what: check_capability(&facts).map_err(|e| e.to_string()).map(|()| {
+                    let (major, minor) = facts.capability;
+                    format!("{}, compute capability {major}.{minor}, driver {}", facts.name, facts.driver)
+                }),
                 memory_bytes: facts.memory_bytes,
             })
             .collect(),

@@ -5,9 +5,12 @@ mod builds;
 mod played;
 
 use played::{with_fake, without_libcuda};
-use roxanne_builder::backend::cuda::{
-    driver::{Address, Arg, Driver, DriverError, Launch},
-    nvidia::Nvidia,
+use roxanne_builder::{
+    Device,
+    backend::cuda::{
+        driver::{Address, Arg, Driver, DriverError, Launch},
+        nvidia::Nvidia,
+    },
 };
 
 fn first_device() -> Nvidia {
@@ -101,6 +104,17 @@ fn a_chip_that_is_too_old_is_refused() {
     with_fake(&[], || {
         let told = unavailable(1);
         assert!(told.contains("Fake 1") && told.contains("6.1") && told.contains("7.5") && told.contains("--device cpu"), "{told}");
+    });
+}
+
+#[test]
+fn what_is_offered_to_users_leaves_out_a_chip_that_is_too_old() {
+    with_fake(&[], || {
+        let found = roxanne_builder::device::probe();
+        let cuda = |index: usize| found.iter().find(|f| f.device == Device::Cuda(index)).expect("a device that is listed");
+        assert_eq!(cuda(0).what, Ok("Fake 0, compute capability 9.0, driver 12.4".to_owned()));
+        // Why, and the way out: as when it is opened.
+        assert_eq!(cuda(1).what, Err(unavailable(1)));
     });
 }
 

@@ -23,7 +23,9 @@ mod found;
 mod handles;
 mod said;
 
-use found::{OLDEST_CAPABILITY, device_count, facts_of, load_driver, unavailable};
+pub use found::check_capability;
+
+use found::{device_count, facts_of, load_driver, unavailable};
 use handles::{Context, Event, Function, Module, SLOT_BYTES, Slot, Stream, synchronize};
 use said::check;
 
@@ -59,13 +61,7 @@ impl Nvidia {
             return Err(DriverError::Unavailable(format!("no device cuda:{index}; there is {}", there.join(", "))));
         };
         let facts = facts_of(ordinal, version)?;
-        let (major, minor) = facts.capability;
-        if facts.capability < OLDEST_CAPABILITY {
-            return Err(DriverError::Unavailable(format!(
-                "{} has compute capability {major}.{minor}; kernels need {}.{} or newer: choose another device, or use --device cpu",
-                facts.name, OLDEST_CAPABILITY.0, OLDEST_CAPABILITY.1
-            )));
-        }
+        check_capability(&facts)?;
         let context = Context::retain(ordinal).map_err(unavailable)?;
         let (free_bytes, memory_bytes) = context.memory().map_err(unavailable)?;
         let state = State::new(context).map_err(unavailable)?;

@@ -14,7 +14,7 @@ use super::said::check;
 const OLDEST_DRIVER: c_int = 12_000;
 const OLDEST_DRIVER_NAME: &str = "525";
 /// The oldest chips that images are built for.
-pub(super) const OLDEST_CAPABILITY: (u32, u32) = (7, 5);
+const OLDEST_CAPABILITY: (u32, u32) = (7, 5);
 
 /// Finds the library and starts it; its version, 1000 * major + 10 * minor.
 pub(super) fn load_driver() -> Result<c_int, DriverError> {
@@ -92,6 +92,21 @@ fn ask(ordinal: c_int, version: c_int) -> Result<Facts, DriverError> {
         shared_bytes: number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
         multiprocessors: number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
     })
+}
+
+/// Whether kernels are built for such a chip.
+///
+/// # Errors
+/// `Unavailable` for one that is too old.
+pub fn check_capability(facts: &Facts) -> Result<(), DriverError> {
+    let ((major, minor), (from_major, from_minor)) = (facts.capability, OLDEST_CAPABILITY);
+    if facts.capability >= OLDEST_CAPABILITY {
+        return Ok(());
+    }
+    Err(DriverError::Unavailable(format!(
+        "{} has compute capability {major}.{minor}; kernels need {from_major}.{from_minor} or newer: choose another device, or use --device cpu",
+        facts.name
+    )))
 }
 
 /// Any error, when it keeps a device from being opened.
