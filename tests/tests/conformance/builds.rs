@@ -64,6 +64,33 @@ fn an_index_built_on_a_wgpu_adapter_is_the_same_bytes() {
     });
 }
 
+#[test]
+fn an_index_of_awkward_shape_is_the_same_bytes() {
+    present("wgpu", crate::present::wgpu(), |_| {
+        let folder = tempfile::tempdir().unwrap();
+        // (metric, vectors, dimensions, their type)
+        for (metric, n, dim, element) in [
+            (Metric::L2, 1, 31, "u8"),
+            (Metric::L2, 2, 1, "f32"),
+            (Metric::L2, 300, 3, "u8"),
+            (Metric::Cosine, 300, 33, "f32"),
+            (Metric::InnerProduct, 300, 100, "f32"),
+            (Metric::Manhattan, 270, 1024, "u8"),
+            (Metric::Hamming, 300, 9, "u8"),
+        ] {
+            let build = |device: Device| {
+                let path = folder.path().join(format!("{metric}-{n}-{dim}-{device}"));
+                let source = format!("synth:n={n},dim={dim},type={element},seed=4,clusters=3");
+                let report = Builder::new(metric).device(device).input(&source).unwrap().build(&path).unwrap();
+                (contents(&path), report.backend)
+            };
+            let (expected, _) = build(Device::Cpu);
+            let (found, backend) = build(Device::Wgpu(None));
+            assert!(found == expected && !backend.contains("failed"), "{metric} {n} x {dim}: {backend}");
+        }
+    });
+}
+
 /// Loses the device when a phase begins.
 struct LosesAt<'a>(&'a Wgpu, &'static str);
 
@@ -88,6 +115,27 @@ fn a_device_lost_in_the_middle_leaves_the_rest_to_the_cpu_with_the_same_result()
             assert!(wgpu.name().contains("cpu") && wgpu.name().contains("lost"), "{}", wgpu.name());
         });
     }
+}
+
+#[test]
+fn a_cuda_device_lost_at_any_launch_ends_the_build_with_the_reason() {
+    let params = BuildParams { max_degree: 20, reservoir: 48, ..BuildParams::default() };
+    let opened = || cuda_host::open_with(800, 100 << 20);
+    present("cuda-host", opened(), |(cuda, driver)| {
+        built(sift(300), &params, &cuda).unwrap();
+        let launches = driver.launches();
+        for lost_at in [1, 2, launches / 4, launches / 2, launches - 1, launches] {
+            let (cuda, driver) = opened().unwrap();
+            driver.lose_at(lost_at);
+            let error = built(sift(300), &params, &cuda).err().unwrap();
+            assert!(
+                matches!(&error, BuildError::Backend(BackendError::Device { detail, .. }) if detail.contains("lost: as the test wanted it")),
+                "launch {lost_at} of {launches}: {error}"
+            );
+            drop(cuda);
+            assert_eq!((driver.launches(), driver.left()), (lost_at, 0), "nothing is asked of a lost device, and nothing of it is kept");
+        }
+    });
 }
 
 #[test]

@@ -48,6 +48,8 @@ pub(crate) struct HostDriver {
     /// Downloads under way; the copy is made when they begin, as a device might.
     slots: Mutex<BTreeMap<usize, Vec<u8>>>,
     launches: Mutex<u64>,
+    /// The launch, from 1 on, that loses the device.
+    lost_at: Mutex<u64>,
 }
 
 impl std::fmt::Debug for HostDriver {
@@ -70,12 +72,34 @@ impl HostDriver {
             shared_bytes: 64 << 10,
             multiprocessors: 1,
         };
-        Ok(HostDriver { library, facts, taken: Mutex::default(), slots: Mutex::default(), launches: Mutex::new(0) })
+        Ok(HostDriver {
+            library,
+            facts,
+            taken: Mutex::default(),
+            slots: Mutex::default(),
+            launches: Mutex::new(0),
+            lost_at: Mutex::new(u64::MAX),
+        })
     }
 
     /// Launches so far.
     pub(crate) fn launches(&self) -> u64 {
         *self.launches.lock().unwrap()
+    }
+
+    /// Loses the device by that launch, counted from 1.
+    pub(crate) fn lose_at(&self, launch: u64) {
+        *self.lost_at.lock().unwrap() = launch;
+    }
+
+    /// How many pieces of memory were not given back.
+    pub(crate) fn left(&self) -> usize {
+        self.taken.lock().unwrap().len()
+    }
+
+    fn alive(&self) -> Result<(), DriverError> {
+        let is_lost = self.launches() >= *self.lost_at.lock().unwrap();
+        if is_lost { Err(DriverError::Lost("as the test wanted it".into())) } else { Ok(()) }
     }
 
     /// Bytes of device memory, which is host memory here.
@@ -144,6 +168,7 @@ impl Driver for HostDriver {
     }
 
     fn take(&self, bytes: u64) -> Result<Address, DriverError> {
+        self.alive()?;
         if bytes > MEMORY_BYTES {
             return Err(DriverError::OutOfMemory { asked: bytes });
         }
@@ -168,12 +193,12 @@ impl Driver for HostDriver {
 
     fn upload(&self, to: Address, from: &[u8]) -> Result<(), DriverError> {
         self.memory(to, from.len()).copy_from_slice(from);
-        Ok(())
+        self.alive()
     }
 
     fn download(&self, from: Address, to: &mut [u8]) -> Result<(), DriverError> {
         to.copy_from_slice(self.memory(from, to.len()));
-        Ok(())
+        self.alive()
     }
 
     fn slot_bytes(&self) -> usize {
@@ -185,6 +210,7 @@ impl Driver for HostDriver {
         assert!(bytes <= SLOT_BYTES && slots.len() < 2, "two downloads under way at most, each within a slot");
         let slot = slots.keys().last().map_or(0, |last| last + 1);
         slots.insert(slot, self.memory(from, bytes).to_vec());
+        self.alive()?;
         Ok(Ticket { slot, bytes })
     }
 
@@ -192,21 +218,22 @@ impl Driver for HostDriver {
         let mut slots = self.slots.lock().unwrap();
         assert_eq!(slots.keys().next(), Some(&ticket.slot), "downloads end in order");
         to.copy_from_slice(&slots.remove(&ticket.slot).unwrap());
-        Ok(())
+        self.alive()
     }
 
     fn fill(&self, at: Address, bytes: u64, byte: u8) -> Result<(), DriverError> {
         self.memory(at, bytes as usize).fill(byte);
-        Ok(())
+        self.alive()
     }
 
     fn copy(&self, to: Address, from: Address, bytes: u64) -> Result<(), DriverError> {
         let copied = self.memory(from, bytes as usize).to_vec();
         self.memory(to, bytes as usize).copy_from_slice(&copied);
-        Ok(())
+        self.alive()
     }
 
     fn launch(&self, launch: &Launch<'_>) -> Result<(), DriverError> {
+        self.alive()?;
         let mut values: Vec<u64> = launch
             .args
             .iter()
@@ -222,6 +249,10 @@ impl Driver for HostDriver {
         let mut message = [0 as c_char; 512];
         let mut launches = self.launches.lock().unwrap();
         *launches += 1;
+        // Queued, as on a device, where the next call tells.
+        if *launches == *self.lost_at.lock().unwrap() {
+            return Ok(());
+        }
         // SAFETY: the signatures are those of kernels/host/shim.h; arguments are in the contract's order and outlive the call; the message
         // buffer is as long as said. Lanes run in an order of their own in every launch.
         let code = unsafe {
@@ -243,6 +274,6 @@ impl Driver for HostDriver {
     }
 
     fn synchronize(&self) -> Result<(), DriverError> {
-        Ok(())
+        self.alive()
     }
 }

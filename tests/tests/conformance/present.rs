@@ -19,10 +19,32 @@ pub(crate) fn present<B>(label: &str, opened: Result<B, String>, judge: impl FnO
         Err(reason) => {
             println!("SKIPPED {label}: {reason}");
             let required = std::env::var("REQUIRE_BACKENDS").unwrap_or_default();
-            // A SIMD level that this processor lacks cannot be required; `cpu` is always there at one.
-            assert!(label == "cpu" || !required.split(',').any(|name| name == label), "{label} is required: {reason}");
+            assert!(!is_required(label, &required), "{label} is required: {reason}");
         }
     }
+}
+
+/// Whether REQUIRE_BACKENDS, a list with commas, asks for `label`. A SIMD level that this processor lacks cannot be required; `cpu` is
+/// always there at one.
+fn is_required(label: &str, required: &str) -> bool {
+    label != "cpu" && required.split(',').any(|name| name.trim() == label)
+}
+
+#[test]
+fn a_required_backend_that_is_absent_is_a_failure_and_another_is_not() {
+    for (label, required, expected) in [
+        ("cuda", "cpu,cuda", true),
+        ("cuda", "wgpu, cuda", true),
+        ("cuda", "cuda-host", false),
+        ("cuda-host", "cpu,cuda", false),
+        ("wgpu", "", false),
+        ("cpu", "cpu", false),
+    ] {
+        assert_eq!(is_required(label, required), expected, "{label} in {required:?}");
+    }
+    let absent = || present("cuda", Err::<(), _>("not here".to_owned()), |()| {});
+    let fails = std::panic::catch_unwind(absent).is_err();
+    assert_eq!(fails, is_required("cuda", &std::env::var("REQUIRE_BACKENDS").unwrap_or_default()));
 }
 
 pub(crate) fn cpu(level: &str) -> Result<Cpu, String> {
