@@ -7,7 +7,9 @@
 use crate::{
     BuildError, BuildParams, Builder, Device,
     backend::{Backend, BuildCodes, Groups},
-    codebook, input,
+    codebook,
+    graph_build::build_graph,
+    input,
     partition::{self, TopLevel},
     progress::{Silent, Watch},
 };
@@ -171,13 +173,7 @@ pub fn stages<B: Backend>(backend: &B, roofs: &Roofs, plan: &Plan, each: &mut dy
 /// What a build says.
 pub fn builds(device: &Device, roofs: &Roofs, plan: &Plan, each: &mut dyn FnMut(Row)) -> Result<(), BuildError> {
     for &n in &plan.builds {
-        // The large ones are of the length that the largest public sets have.
-        let dim = if n <= 1_000_000 { 128 } else { 96 };
-        let size = match n {
-            0..1_000 => n.to_string(),
-            1_000..1_000_000 => format!("{}k", n / 1_000),
-            _ => format!("{}M", n / 1_000_000),
-        };
+        let (dim, size) = (dim_of_build(n), size_name(n));
         let params = BuildParams::default();
         let report = Builder::new(Metric::L2).params(params.clone()).device(device.clone()).input(&source(n, dim))?.rehearse()?;
         // Rows go up three times (cells, graph, codes), the graph and the codes come down.
@@ -197,6 +193,35 @@ pub fn builds(device: &Device, roofs: &Roofs, plan: &Plan, each: &mut dyn FnMut(
         }
     }
     Ok(())
+}
+
+/// The graph and the codes of `n` generated vectors, made and dropped: all that a build asks of a device but for the navigation graph, of a
+/// hundredth of them.
+///
+/// # Errors
+/// What a build says.
+pub fn one_build<B: Backend>(backend: &B, n: u64) -> Result<(), BuildError> {
+    let dim = dim_of_build(n);
+    let ((codes, codec), params, stop) = (vectors(n, dim)?, BuildParams::default(), AtomicBool::new(false));
+    let built = build_graph(codes, &params.graph(dim)?, backend, &Watch::new(&Silent, &stop))?;
+    let (codebook, _) = codebook::train(&built.codes, &codec, Metric::L2, codebook::auto_pq_bytes(Metric::L2, dim), params.seed)?;
+    let rows = backend.load(&built.codes)?;
+    backend.encode(&rows, &codec, &codebook, 0..built.codes.n())?;
+    Ok(())
+}
+
+/// Coordinates of a whole build's vectors: the large ones are of the length that the largest public sets have.
+pub(crate) fn dim_of_build(n: u64) -> usize {
+    if n <= 1_000_000 { 128 } else { 96 }
+}
+
+/// How rows call so many vectors.
+pub(crate) fn size_name(n: u64) -> String {
+    match n {
+        0..1_000 => n.to_string(),
+        1_000..1_000_000 => format!("{}k", n / 1_000),
+        _ => format!("{}M", n / 1_000_000),
+    }
 }
 
 fn source(n: u64, dim: usize) -> String {
@@ -222,4 +247,15 @@ fn best<B: Backend, T>(backend: &B, run: impl Fn() -> Result<T, crate::backend::
         runs += 1;
     }
     Ok(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::Cpu;
+
+    #[test]
+    fn one_build_goes_through_every_stage() {
+        one_build(&Cpu::default(), 400).unwrap();
+    }
 }

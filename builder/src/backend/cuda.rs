@@ -10,6 +10,7 @@ mod moves;
 pub mod nvidia;
 mod roofs;
 pub mod shape;
+pub mod timed;
 
 pub use arena::Buffer;
 

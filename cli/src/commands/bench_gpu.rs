@@ -3,21 +3,23 @@
 use super::print_json;
 use crate::{failure::Failure, interrupt, progress, text};
 use roxanne_builder::{
-    Device,
+    BuildError, Device,
     backend::{
-        Backend,
+        Backend, BackendError,
         cpu::Cpu,
-        cuda::{Cuda, driver::Driver, nvidia::Nvidia},
+        cuda::{Cuda, driver::Driver, nvidia::Nvidia, timed},
         wgpu::Wgpu,
     },
     measure::{self, Plan, Roofs, Row},
 };
-use roxanne_core::ErrorClass;
 use serde_json::{Value, json};
 use std::{io::Write, sync::Arc};
 
 /// The commit this binary was built from.
 const COMMIT: &str = env!("ROXANNE_COMMIT");
+
+/// The largest build that is also made with a clock around every launch.
+const MOST_TIMED: u64 = 10_000_000;
 
 /// Measure a device: pairs, rows and vectors a second beside its floors
 #[derive(clap::Args)]
@@ -51,33 +53,40 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     if let Some(dim) = plan.dims.iter().find(|dim| !(1..=8192).contains(*dim)) {
         return Err(Failure::usage(format!("--dims {dim}: a dimension is 1 to 8192")));
     }
+    let untimed = || Ok(Vec::new());
     match &args.device {
         Device::Cuda(index) => {
-            let device = Nvidia::open(*index).map_err(|e| unavailable(&args.device, e))?;
+            let device = Nvidia::open(*index).map_err(|e| device_error(&args.device, e))?;
             let facts = device.facts().clone();
             // Held to the end, so that no build pays for waking the device.
             let device: Arc<dyn Driver> = Arc::new(device);
             // What is left to the driver, and to the arena of each whole build after this one is gone.
             let cuda = Cuda::new(device.clone(), (facts.free_bytes / 2).min(16 << 30))?;
             let roofs = cuda.roofs(None)?;
-            measured(cuda, roofs, (&facts.name, &facts.driver), &plan, args, out)
+            // Of the smallest build, if all devices have room for it.
+            let on_device = || -> Result<Vec<Row>, BuildError> {
+                let Some(&n) = plan.builds.iter().min().filter(|&&n| n <= MOST_TIMED) else { return Ok(Vec::new()) };
+                let device = Nvidia::open(*index).map_err(|e| device_error(&args.device, e))?;
+                timed::build_rows(device, n)
+            };
+            measured(cuda, roofs, (&facts.name, &facts.driver), &plan, args, &on_device, out)
         }
         Device::Wgpu(which) => {
             let wgpu = Wgpu::open(which.as_deref(), Cpu::default())?;
             let facts = wgpu.gpu().facts().clone();
-            measured(wgpu, Roofs::default(), (&facts.name, &facts.driver), &plan, args, out)
+            measured(wgpu, Roofs::default(), (&facts.name, &facts.driver), &plan, args, &untimed, out)
         }
         Device::Cpu => {
             let cpu = Cpu::default();
             let name = cpu.name();
-            measured(cpu, Roofs::default(), (&name, "none"), &plan, args, out)
+            measured(cpu, Roofs::default(), (&name, "none"), &plan, args, &untimed, out)
         }
         Device::Auto => Err(Failure::usage("--device auto: name the device that is meant, such as cuda:0".to_string())),
     }
 }
 
-fn unavailable(device: &Device, error: impl std::fmt::Display) -> Failure {
-    Failure::new(ErrorClass::Device, format!("{device}: {error}"))
+fn device_error(device: &Device, error: impl std::fmt::Display) -> BuildError {
+    BackendError::Unavailable { device: device.to_string(), detail: error.to_string() }.into()
 }
 
 fn sizes(text: &str) -> Result<Vec<u64>, Failure> {
@@ -89,13 +98,14 @@ fn sizes(text: &str) -> Result<Vec<u64>, Failure> {
     text.split(',').map(|word| size(word).ok_or_else(wrong)).collect()
 }
 
-/// Stages on `backend`, then whole builds on the device by itself.
+/// Stages on `backend`, then what `on_device` tells of the device's own time in a build, then whole builds on the device by itself.
 fn measured<B: Backend>(
     backend: B,
     roofs: Roofs,
     (device, driver): (&str, &str),
     plan: &Plan,
     args: &Args,
+    on_device: &dyn Fn() -> Result<Vec<Row>, BuildError>,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let mut rows = roofs.rows();
@@ -106,7 +116,10 @@ fn measured<B: Backend>(
     let stages = measure::stages(&backend, &roofs, plan, &mut each);
     let name = backend.name();
     drop(backend);
-    let done = stages.and_then(|()| measure::builds(&args.device, &roofs, plan, &mut each));
+    let done = stages.and_then(|()| {
+        on_device()?.into_iter().for_each(&mut each);
+        measure::builds(&args.device, &roofs, plan, &mut each)
+    });
     // What was measured is told, also when something then went wrong.
     if args.json {
         let rows: Vec<Value> = rows.iter().map(to_json).collect();

@@ -10,8 +10,10 @@ use roxanne_builder::{
     backend::cuda::{
         driver::{Address, Arg, Driver, DriverError, Launch},
         nvidia::Nvidia,
+        timed::Timed,
     },
 };
+use std::collections::BTreeMap;
 
 fn first_device() -> Nvidia {
     Nvidia::open(0).expect("the fake's first device")
@@ -233,6 +235,23 @@ fn a_timer_tells_seconds() {
         // The fake's events are always 1,500 ms apart.
         assert_eq!(device.time(&mut || device.fill(at, 8, 1)).unwrap(), 1.5);
         assert!(device.time(&mut || Err(DriverError::Refused("no".into()))).is_err());
+    });
+}
+
+#[test]
+fn a_clock_tells_what_each_kernel_took() {
+    with_fake(&[], || {
+        let device = Timed::new(first_device());
+        let at = device.take(64).unwrap();
+        device.fill(at, 64, 0).unwrap();
+        let args = [Arg::Address(at), Arg::Address(at), Arg::U64(1), Arg::Address(at)];
+        for _ in 0..2 {
+            device.launch(&Launch { stem: "groups", entry: "pick", grid: 1, block: 256, shared_bytes: 0, args: &args }).unwrap();
+        }
+        device.upload(at, &[1; 8]).unwrap();
+        assert_eq!(device.take_spent(), BTreeMap::from([("fill", 1.5), ("groups", 3.0)]));
+        assert!(device.take_spent().is_empty());
+        device.give(at);
     });
 }
 
