@@ -1,6 +1,5 @@
 // groups: moves of members between groups, while a partition is cut on the device. Streaming kernels; blocks of 256 unless said.
 //
-// iota          a thread a value: ids[i] = i.
 // pick          a thread a value: picked[i] = ids[places[i]].
 // cell_keys     a block a tile of assign (128 members): (cell, member) for every choice, at member's place * fanout + f.
 // first_cells   a thread a row: (place on the tour of its first choice, row).
@@ -11,7 +10,7 @@
 //               capacity a power of two, at least every length and at most 4096; static: 32 bytes.
 // A thread a value: grid at least max(1, ceil(count / block)), and threads past the end do nothing.
 // No twin: CUDA's alone (other backends cut on the CPU, builder/src/partition.rs).
-// Floor, bytes: iota 4; pick 16; cell_keys 4 + 4 / fanout in, 8 out, a choice; first_cells 4 in (32 as sectors go), 8 out; rename 4 + 4 a
+// Floor, bytes: pick 16; cell_keys 4 + 4 / fanout in, 8 out, a choice; first_cells 4 in (32 as sectors go), 8 out; rename 4 + 4 a
 // choice; copy_runs 8; unique 4 in, at most 4 out.
 #include "common.cuh"
 
@@ -21,11 +20,6 @@ constexpr u32 WARPS = BLOCK / WARP;
 constexpr u32 TILE = 128;
 // No such leader; also larger than any id.
 constexpr u32 NONE = 0xffffffffu;
-
-KERNEL void iota(u32* ids, u64 n) {
-    u64 i = grid_thread();
-    if (i < n) ids[i] = u32(i);
-}
 
 KERNEL void pick(const u32* ids, const u64* places, u64 count, u32* picked) {
     u64 i = grid_thread();

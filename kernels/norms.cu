@@ -1,7 +1,7 @@
 // norms: norms [n] u32 <- rows [n x stride] u8, the squared length of each row.
 //
 // Launch: a warp a row, block any multiple of 32, grid ceil(n * 32 / block). No shared memory.
-// Twin: ../shaders/norms.wgsl; specification: `Rows` of core/src/tile.rs. Exact: 8224 * 255^2 < 2^30.
+// No twin: CUDA's alone (shaders sum the squares as rows pass). Specification: `Rows` of core/src/tile.rs. Exact: 8224 * 255^2 < 2^30.
 // Floor: memory, n * stride bytes read once.
 #include "common.cuh"
 

@@ -88,7 +88,7 @@ TABLE(ENTRY(sort_count) ENTRY(sort_scatter))
 #if __has_include("../groups.cu")
 namespace groups_file {
 #include "../groups.cu"
-TABLE(ENTRY(iota) ENTRY(pick) ENTRY(cell_keys) ENTRY(first_cells) ENTRY(rename) ENTRY(cell_offsets) ENTRY(copy_runs) ENTRY(unique))
+TABLE(ENTRY(pick) ENTRY(cell_keys) ENTRY(first_cells) ENTRY(rename) ENTRY(cell_offsets) ENTRY(copy_runs) ENTRY(unique))
 } // namespace groups_file
 #endif
 #if __has_include("../checks.cu")

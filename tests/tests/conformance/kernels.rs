@@ -19,6 +19,20 @@ fn passes(sources: &[&str], architecture: u32) {
 }
 
 #[test]
+fn a_kernel_names_a_twin_that_is_there_or_says_why_it_has_none() {
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels");
+    let Ok(files) = fs::read_dir(&kernels) else { return };
+    for path in files.flatten().map(|file| file.path()).filter(|path| path.extension().is_some_and(|e| e == "cu")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let contract: Vec<&str> = text.lines().take_while(|line| line.starts_with("//")).collect();
+        let twin = contract.iter().find_map(|line| line.split_once("Twin: ")).map(|(_, twin)| twin);
+        let named = twin.and_then(|twin| twin.split(';').next());
+        let is_told = contract.iter().any(|line| line.contains("No twin: ")) || named.is_some_and(|name| kernels.join(name).exists());
+        assert!(is_told, "{}: {named:?}", path.display());
+    }
+}
+
+#[test]
 fn selection_and_prune_with_dp4a() {
     passes(&["host/selftest.cpp"], 750);
 }
