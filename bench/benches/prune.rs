@@ -23,7 +23,7 @@ use std::{error::Error, time::Duration};
 /// Partition, all pairs and merge, as a build does them: rows in cell order, and the reservoirs before the prune.
 fn reservoirs(codes: BuildCodes, params: &BuildParams) -> Result<(BuildCodes, Reservoirs), Box<dyn Error>> {
     let (cpu, graph) = (Cpu::default(), params.graph(codes.stride)?);
-    let top = top_level(&cpu, codes, &graph.partition, params.seed)?;
+    let top = top_level(&cpu, codes, &graph.partition, params.seed, &|_| ())?;
     let mut reservoirs = Reservoirs::new(top.codes.n(), params.reservoir);
     let mut join = |leaves: Groups| {
         let lists = cpu.leaf_knn(&&top.codes, &leaves, params.leaf_k)?;
@@ -59,7 +59,9 @@ fn measure(c: &mut Criterion) -> Result<(), Box<dyn Error>> {
         let mut group = c.benchmark_group("prune");
         group.throughput(Throughput::Elements(codes.n() as u64));
         group.bench_function(format!("{name} cpu"), |bench| {
-            bench.iter(|| one_thread.install(|| Cpu::default().prune(&&codes, &reservoirs, &prune)).map(|graph| graph.edge_count()));
+            bench.iter(|| {
+                one_thread.install(|| Cpu::default().prune(&&codes, &reservoirs, &prune, &|_| ())).map(|graph| graph.edge_count())
+            });
         });
         group.bench_function(format!("{name} textbook"), |bench| bench.iter(|| textbook(&codes, &reservoirs, &prune)));
         group.finish();

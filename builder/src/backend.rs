@@ -197,6 +197,9 @@ pub enum BackendError {
     },
 }
 
+/// Told of rows that a long stage is done with, from any of its threads.
+pub type Heard<'a> = &'a (dyn Fn(u64) + Sync);
+
 /// One method a stage, and the moves of data between stages.
 ///
 /// Order is (distance, id) everywhere, and ids rise within a group; so a result never depends on how work was cut or when it was done.
@@ -245,6 +248,23 @@ pub trait Backend: Sync {
         fanout: usize,
     ) -> Result<Self::Ids, BackendError>;
 
+    /// [`Backend::assign`], which tells how far it is where it can.
+    ///
+    /// # Errors
+    /// See `load`.
+    fn assign_heard(
+        &self,
+        rows: &Self::Rows<'_>,
+        clusters: &Groups<Self::Ids>,
+        leaders: &Groups<Self::Ids>,
+        fanout: usize,
+        heard: Heard<'_>,
+    ) -> Result<Self::Ids, BackendError> {
+        let choice = self.assign(rows, clusters, leaders, fanout)?;
+        heard(clusters.total());
+        Ok(choice)
+    }
+
     /// **Stage.** For every member of every leaf its `k` nearest others there: entries `distance << 32 | place in the leaf` [members x k],
     /// nearest first, `tile::NO_ENTRY` behind the last.
     ///
@@ -281,7 +301,13 @@ pub trait Backend: Sync {
     ///
     /// # Errors
     /// See `load`.
-    fn prune(&self, rows: &Self::Rows<'_>, reservoirs: &Self::Reservoirs, params: &PruneParams) -> Result<Graph, BackendError>;
+    fn prune(
+        &self,
+        rows: &Self::Rows<'_>,
+        reservoirs: &Self::Reservoirs,
+        params: &PruneParams,
+        heard: Heard<'_>,
+    ) -> Result<Graph, BackendError>;
 
     /// **Stage.** PQ codes [range x subspaces] of a range of rows.
     ///

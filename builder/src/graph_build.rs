@@ -79,9 +79,10 @@ pub struct BuiltGraph {
 pub fn build_graph<B: Backend>(codes: BuildCodes, params: &GraphParams, backend: &B, watch: &Watch<'_>) -> Result<BuiltGraph, BuildError> {
     let (n, partition) = (codes.n(), &params.partition);
     let mut work = StageWork::default();
-    watch.phase("cells", n as u64, "rows");
+    // Assigned, then moved.
+    watch.phase("cells", 2 * n as u64, "rows");
     let start = Instant::now();
-    let TopLevel { codes, order, cut } = partition::top_level(backend, codes, partition, params.seed)?;
+    let TopLevel { codes, order, cut } = partition::top_level(backend, codes, partition, params.seed, &|rows| watch.heard(rows))?;
     work.assign_seconds += start.elapsed().as_secs_f64();
     work.assign_pairs += cut.pairs;
     watch.advance(n as u64)?;
@@ -111,9 +112,9 @@ pub fn build_graph<B: Backend>(codes: BuildCodes, params: &GraphParams, backend:
 
     watch.phase("prune", n as u64, "rows");
     let start = Instant::now();
-    let mut graph = backend.prune(&rows, &reservoirs, &params.prune)?;
+    let mut graph = backend.prune(&rows, &reservoirs, &params.prune, &|rows| watch.heard(rows))?;
     work.prune_seconds += start.elapsed().as_secs_f64();
-    watch.advance(n as u64)?;
+    watch.advance(0)?;
     drop(rows);
 
     watch.phase("reach", n as u64, "rows");

@@ -29,7 +29,10 @@ pub fn learn_codec(dataset: &Dataset, metric: Metric, seed: u64) -> Result<Build
 }
 
 fn check(dataset: &Dataset, metric: Metric, row: u64, values: &[f32]) -> Result<(), BuildError> {
-    BuildCodec::check_row(metric, values).map_err(|error| BuildError::Row { source_name: dataset.source().to_string(), row, error })
+    BuildCodec::check_row(metric, values).map_err(|error| {
+        let (source, row) = dataset.place(row);
+        BuildError::Row { source_name: source.to_string(), row, error }
+    })
 }
 
 /// Reads, checks and encodes all rows; returns them with the input's hash, as [`hash_all`] would.
@@ -126,12 +129,15 @@ pub(crate) fn sample_codes(
 /// The hash of all rows.
 ///
 /// # Errors
-/// What reading says.
-pub fn hash_all(dataset: &Dataset) -> Result<u64, BuildError> {
+/// What reading says; a stop.
+pub fn hash_all(dataset: &Dataset, watch: &Watch<'_>) -> Result<u64, BuildError> {
     let n = dataset.n() as usize;
+    watch.phase("compare", n as u64, "rows");
     let hash_chunk = |raw: &mut Vec<u8>, chunk: usize| -> Result<u64, BuildError> {
         let first = chunk * CHUNK_ROWS;
-        dataset.read_rows(first as u64, CHUNK_ROWS.min(n - first), raw)?;
+        let count = CHUNK_ROWS.min(n - first);
+        dataset.read_rows(first as u64, count, raw)?;
+        watch.advance(count as u64)?;
         Ok(xxh3_64(raw))
     };
     let hashes = (0..n.div_ceil(CHUNK_ROWS)).into_par_iter().map_init(Vec::new, hash_chunk).collect::<Result<Vec<u64>, _>>()?;

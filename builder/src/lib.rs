@@ -332,7 +332,7 @@ impl Builder {
         self.prepare()?;
         let dataset = self.dataset.as_ref().ok_or(BuildError::NoInput)?;
         self.params.graph(dataset.dim())?;
-        plan::plan(dataset, self.metric, &self.params, self.keys_of(dataset).payload_bytes(), self.shards, &self.budget)
+        plan::plan(dataset, self.metric, &self.params, &self.keys_of(dataset), self.shards, &self.budget)
     }
 
     /// Builds the index directory `out`.
@@ -378,13 +378,15 @@ impl Builder {
             (1, _) => Checkpoint::None,
             _ => Checkpoint::Continue,
         };
-        let (output, generation) = match Output::begin(out, &params, &|| Ok(input_text(input::hash_all(dataset)?)), checkpoint)? {
+        let hash = || Ok(input_text(input::hash_all(dataset, &watch)?));
+        let (output, generation) = match Output::begin(out, &params, &hash, checkpoint)? {
             Output::Complete(manifest) => {
                 report.already_complete = true;
                 report.rotated = manifest.param("rotated") == Some("true");
                 (None, *manifest)
             }
             Output::Begun(partial) => {
+                self.observer.directory(partial.directory());
                 let job = Job { dataset, plan, params, watch: &watch, directory: Some(partial.directory()) };
                 let manifest = self.compute(&job, &mut report).map_err(|error| match error {
                     BuildError::Stopped if partial.has_checkpoint() => BuildError::Paused { path: partial.directory().to_path_buf() },
@@ -461,7 +463,10 @@ impl Builder {
         if needed > allowed {
             return Err(BuildError::Budget { what: "device memory", needed, allowed });
         }
-        Ok(Cuda::new(Arc::new(driver), plan.on_device.best_bytes.min(allowed))?)
+        let bytes = plan.on_device.best_bytes.min(allowed);
+        let cuda = Cuda::new(Arc::new(driver), bytes)?;
+        self.observer.device_bytes(bytes);
+        Ok(cuda)
     }
 
     #[cfg(not(feature = "cuda"))]
@@ -542,13 +547,15 @@ impl Builder {
             layout,
         };
         let mut files = vec![file.write(directory, generation, watch)?];
-        watch.phase("codes and keys", 1, "step");
+        watch.phase("codes and keys", n as u64, "rows");
         files.push(emit::write_blob(directory, generation, format::CODES_FILE, |blob| {
             let mut part = Vec::new();
+            // A stop is heard when all is written.
             order.chunks(GATHER_AT_ONCE).try_for_each(|nodes| {
                 part.resize(nodes.len() * plan.code_bytes, 0);
                 let codes = part.par_chunks_exact_mut(plan.code_bytes).zip(nodes);
                 codes.for_each(|(code, node)| code.copy_from_slice(&pq[node.index() * plan.code_bytes..][..plan.code_bytes]));
+                watch.heard(nodes.len() as u64);
                 blob.write(&part)
             })
         })?);
@@ -559,7 +566,7 @@ impl Builder {
         let nav = emit::renumber_nav(nav, &new_of);
         files.push(emit::write_blob(directory, generation, format::NAV_FILE, |blob| blob.write(&nav.to_bytes()))?);
         files.push(emit::write_blob(directory, generation, format::KEYS_FILE, |blob| keys.write(blob, |row| new_of_row[row]))?);
-        watch.advance(1)?;
+        watch.advance(0)?;
         Ok(Manifest { generation, n: plan.n, dim: plan.dim, element: plan.element, metric: plan.metric, params, files })
     }
 }
@@ -591,10 +598,11 @@ pub(crate) fn nav_params(n: u64) -> (u64, usize) {
 /// The navigation graph over `sample`, the codes of the nodes (or rows) `ids`.
 fn build_nav<B: Backend>(sample: BuildCodes, ids: &[u64], params: &GraphParams, backend: &B, watch: &Watch<'_>) -> Result<Nav, BuildError> {
     let count = ids.len() as u64;
-    watch.phase("navigation", count, "rows");
+    // Four phases of a graph, each worth its rows once.
+    watch.phase("navigation", 4 * count, "rows");
+    let share = watch.share(count);
     let params = GraphParams { prune: PruneParams { max_degree: NAV_DEGREE, ..params.prune }, ..params.clone() };
-    let built = build_graph(sample, &params, backend, &watch.quiet())?;
-    watch.advance(count)?;
+    let built = build_graph(sample, &params, backend, &watch.inside(&share))?;
     Ok(Nav { ids: built.order.iter().map(|place| NodeId(ids[place.index()] as u32)).collect(), graph: built.graph, entry: built.entry })
 }
 

@@ -94,7 +94,7 @@ pub fn stages<B: Backend>(backend: &B, roofs: &Roofs, plan: &Plan, each: &mut dy
         let (codes, codec) = vectors(plan.vectors, dim)?;
         let params = BuildParams { leaf_max: Some(256), ..BuildParams::default() };
         let graph = params.graph(dim)?;
-        let TopLevel { codes, cut, .. } = partition::top_level(backend, codes, &graph.partition, params.seed)?;
+        let TopLevel { codes, cut, .. } = partition::top_level(backend, codes, &graph.partition, params.seed, &|_| ())?;
         let rows = backend.load(&codes)?;
         // Rows a second times multiply-adds a row is what the roof counts.
         let pair_floor = roofs.multiply_adds.map(|roof| roof / codes.stride as f64);
@@ -150,7 +150,7 @@ pub fn stages<B: Backend>(backend: &B, roofs: &Roofs, plan: &Plan, each: &mut dy
         let value = (members * k as u64) as f64 / start.elapsed().as_secs_f64();
         each(Row { name: "merge".into(), dim, k, value, unit: "entries/s", floor: roofs.copy.map(|copy| copy / (2.0 * 16.0)) });
 
-        let seconds = best(backend, || backend.prune(&rows, &reservoirs, &graph.prune))?;
+        let seconds = best(backend, || backend.prune(&rows, &reservoirs, &graph.prune, &|_| ()))?;
         let gathered = (params.reservoir * codes.stride) as f64;
         let value = codes.n() as f64 / seconds;
         // Twice the copy's rate: nothing is written.

@@ -4,7 +4,7 @@
 //! The top level is cut once for all vectors; below it, batches of top clusters are cut down to leaves one after the other, so that
 //! memory follows the batch. Every random choice is keyed by the path to its cluster, never by order: any batch gives the same leaves.
 
-use crate::backend::{Backend, BackendError, BuildCodes, Groups, NO_LEADER, Run, Selection};
+use crate::backend::{Backend, BackendError, BuildCodes, Groups, Heard, NO_LEADER, Run, Selection};
 use rayon::prelude::*;
 use roxanne_core::{huge, id::NodeId, random::CounterRng};
 use std::ops::Range;
@@ -102,7 +102,8 @@ pub struct TopLevel<I> {
 }
 
 /// Cuts all of `codes` once and reorders them: a vector's cell is its nearest leader, and cells follow each other along a tour of near
-/// leaders. Nearly everything a build touches together then lies together, in this and in every later stage.
+/// leaders. Nearly everything a build touches together then lies together, in this and in every later stage. `heard` is told of rows that
+/// have their leaders.
 ///
 /// # Errors
 /// What the backend says.
@@ -111,6 +112,7 @@ pub fn top_level<B: Backend>(
     codes: BuildCodes,
     params: &PartitionParams,
     seed: u64,
+    heard: Heard<'_>,
 ) -> Result<TopLevel<B::Ids>, BackendError> {
     let (n, fanout, rng) = (codes.n(), params.fanout_at(0), CounterRng::new(seed).part(0x9A27));
     let all = Groups { offsets: vec![0, n as u64], members: backend.place((0..n as u32).collect())? };
@@ -121,7 +123,7 @@ pub fn top_level<B: Backend>(
     }
     let leaders = leaders_of(backend, &all, &[rng], fanout, params)?;
     let rows = backend.load(&codes)?;
-    let choice = backend.assign(&rows, &all, &leaders, fanout)?;
+    let choice = backend.assign_heard(&rows, &all, &leaders, fanout, heard)?;
     drop(rows);
     let tour = tour_of(&codes, &backend.fetch(&leaders.members)?);
     let (order, renamed) = backend.order_by_cell(&choice, fanout, &tour)?;
@@ -296,7 +298,7 @@ mod tests {
         let codes = BuildCodes { metric: BuildMetric::L2, stride: 32, bytes };
         let (cpu, params) = (Cpu::default(), PartitionParams::default());
         let mut leaves = Groups::new();
-        let top = top_level(&cpu, codes.clone(), &params, seed).unwrap();
+        let top = top_level(&cpu, codes.clone(), &params, seed, &|_| ()).unwrap();
         assert!(top.order.iter().enumerate().all(|(new, old)| top.codes.row(new as u32) == codes.row(old.0)));
         let mut collect = |some: Groups| -> Result<(), BackendError> {
             (0..some.len()).for_each(|l| leaves.push(some.group(l)));

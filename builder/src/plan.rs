@@ -9,7 +9,7 @@ use roxanne_core::{
     build_codes::BuildCodec,
     dataset::Dataset,
     element::ElementType,
-    format::{blob::file_bytes, nav::Nav, record::RecordLayout, superblock::FIRST_PAGE_OFFSET},
+    format::{blob::file_bytes, keys::KeyList, nav::Nav, record::RecordLayout, superblock::FIRST_PAGE_OFFSET},
     metric::Metric,
     pq::WIDEST_TO_ROTATE,
 };
@@ -103,6 +103,8 @@ struct Bytes {
     list: u64,
     /// The codec's sample, in all.
     sample: u64,
+    /// What is held from the beginning to the end, in all: the process itself, keys, where the rows of an input of parts lie.
+    base: u64,
 }
 
 /// Members that the largest shard may have: every vector twice, and a quarter more than the mean.
@@ -128,7 +130,7 @@ impl Bytes {
 
     /// Memory of the host when a device makes the graph.
     fn on_device(&self, n: u64) -> u64 {
-        BASE_RAM + self.sample.max(2 * n * self.stride + 12 * n).max(n * (self.stride + self.graph) + 6 * n).max(self.ordered(n))
+        self.base + self.sample.max(2 * n * self.stride + 12 * n).max(n * (self.stride + self.graph) + 6 * n).max(self.ordered(n))
     }
 
     /// Memory to build a shard of `members`, of which all may be core.
@@ -141,12 +143,12 @@ impl Bytes {
     /// Most memory of a build on the CPU.
     fn peak(&self, n: u64, shards: u64, nav_n: u64) -> u64 {
         if shards == 1 {
-            return BASE_RAM + self.sample.max(self.graph(n));
+            return self.base + self.sample.max(self.graph(n));
         }
         // Routing holds a unit of rows several times; later an id a row, pages, and what came home to a shard.
         let route = 6 * UNIT_BYTES;
         let pages = 4 * n + (64 << 20) + members_of(n, shards) / 2 * 24 * 16;
-        BASE_RAM + self.sample.max(route).max(self.shard(members_of(n, shards))).max(4 * n + self.graph(nav_n)).max(pages)
+        self.base + self.sample.max(route).max(self.shard(members_of(n, shards))).max(4 * n + self.graph(nav_n)).max(pages)
     }
 
     /// Disk that shards take beside the index: members and vectors, then nodes, ids, codes and edges on their way.
@@ -165,7 +167,7 @@ pub fn plan(
     dataset: &Dataset,
     metric: Metric,
     params: &BuildParams,
-    key_bytes: u64,
+    keys: &KeyList,
     shards: Option<usize>,
     budget: &Budget,
 ) -> Result<Plan, BuildError> {
@@ -181,7 +183,7 @@ pub fn plan(
     let pq_dim = codec.pq_dim() as u64;
     let rotation = if metric == Metric::Manhattan || codec.pq_dim() > WIDEST_TO_ROTATE { 0 } else { 2 * pq_dim * pq_dim };
     let (nav_n, nav_degree) = nav_params(n);
-    let blobs = [n * code_bytes as u64, 32 + rotation + 512 * pq_dim, 16 + nav_n * (8 + 4 * nav_degree as u64), key_bytes];
+    let blobs = [n * code_bytes as u64, 32 + rotation + 512 * pq_dim, 16 + nav_n * (8 + 4 * nav_degree as u64), keys.payload_bytes()];
     let index_bytes = FIRST_PAGE_OFFSET + layout.page_count(n) * layout.page_bytes as u64 + blobs.into_iter().map(file_bytes).sum::<u64>();
 
     let bytes = Bytes {
@@ -192,6 +194,7 @@ pub fn plan(
         reservoir: Reservoirs::row_bytes(params.reservoir),
         list: 8 * params.leaf_k as u64,
         sample: CODEC_SAMPLE.min(n) * 8 * codec.build_dim() as u64,
+        base: BASE_RAM + keys.ram_bytes() + dataset.resident_bytes(),
     };
     let shards = shards.unwrap_or_else(|| {
         let fits = |&shards: &usize| bytes.peak(n, shards as u64, nav_n) <= budget.ram;
@@ -203,7 +206,7 @@ pub fn plan(
         return Err(BuildError::Param { name: "shards", value: shards.to_string(), low: 1.0, high: MAX_SHARDS as f64 });
     }
     let peak_ram_bytes = bytes.peak(n, shards as u64, nav_n);
-    let shard_members = (budget.ram - BASE_RAM.min(budget.ram)) / bytes.shard(1_000_000).div_ceil(1_000_000);
+    let shard_members = budget.ram.saturating_sub(bytes.base) / bytes.shard(1_000_000).div_ceil(1_000_000);
     let node_bytes = 8 + 4 * params.max_degree as u64 + layout.row_bytes as u64;
     let disk_bytes = if shards == 1 { index_bytes } else { index_bytes + bytes.shards_on_disk(n, shards as u64, node_bytes) };
     let fanout = PartitionParams::default().fanout[0] as u64;

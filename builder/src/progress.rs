@@ -2,6 +2,7 @@
 
 use crate::BuildError;
 use std::{
+    path::Path,
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
@@ -15,6 +16,10 @@ pub trait Observer: Send + Sync {
     fn phase(&self, name: &'static str, total: u64, unit: &'static str);
     /// `units` more are done.
     fn advance(&self, units: u64);
+    /// The build writes into this directory, and nowhere else.
+    fn directory(&self, _: &Path) {}
+    /// The build holds so much of a device's memory.
+    fn device_bytes(&self, _: u64) {}
 }
 
 /// Says nothing.
@@ -51,6 +56,16 @@ impl<'a> Watch<'a> {
         Watch { observer, stop, phases: Mutex::new(Vec::new()) }
     }
 
+    /// A watch that tells phases of work inside a phase as parts of that one, each worth `units`, and hears the same stop.
+    pub fn inside<'s>(&'s self, share: &'s Share<'a>) -> Watch<'s> {
+        Watch::new(share, self.stop)
+    }
+
+    /// What [`Watch::inside`] needs.
+    pub fn share(&self, units: u64) -> Share<'a> {
+        Share { outer: self.observer, units, now: Mutex::default() }
+    }
+
     /// A watch that says nothing and hears the same stop: for work inside a phase.
     pub fn quiet(&self) -> Watch<'a> {
         Watch::new(&Silent, self.stop)
@@ -68,12 +83,17 @@ impl<'a> Watch<'a> {
         self.observer.phase(name, total, unit);
     }
 
+    /// Notes work done by a stage that cannot be stopped.
+    pub fn heard(&self, units: u64) {
+        self.observer.advance(units);
+    }
+
     /// Notes work done.
     ///
     /// # Errors
     /// `Stopped` when a stop was asked for.
     pub fn advance(&self, units: u64) -> Result<(), BuildError> {
-        self.observer.advance(units);
+        self.heard(units);
         if self.stop.load(Ordering::Relaxed) { Err(BuildError::Stopped) } else { Ok(()) }
     }
 
@@ -85,8 +105,73 @@ impl<'a> Watch<'a> {
     }
 }
 
+/// Phases within a phase: whatever a part's own units are, all of it is worth a fixed number of the outer phase's.
+pub struct Share<'a> {
+    outer: &'a dyn Observer,
+    units: u64,
+    now: Mutex<Part>,
+}
+
+/// Of the part that runs: its own units, all and done, and what the outer phase was told of it.
+#[derive(Default)]
+struct Part {
+    total: u64,
+    done: u64,
+    told: u64,
+}
+
+impl Observer for Share<'_> {
+    fn phase(&self, _: &'static str, total: u64, _: &'static str) {
+        *self.now.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Part { total, ..Part::default() };
+    }
+
+    fn advance(&self, units: u64) {
+        let mut part = self.now.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        part.done = part.total.min(part.done + units);
+        let worth = (u128::from(self.units) * u128::from(part.done) / u128::from(part.total.max(1))) as u64;
+        let more = worth - part.told;
+        part.told = worth;
+        self.outer.advance(more);
+    }
+}
+
 fn end_last(phases: &mut [(Phase, Instant)]) {
     if let Some((phase, start)) = phases.last_mut() {
         phase.seconds = start.elapsed().as_secs_f64();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU64;
+
+    #[derive(Default)]
+    struct Sum(AtomicU64);
+
+    impl Observer for Sum {
+        fn phase(&self, _: &'static str, _: u64, _: &'static str) {}
+        fn advance(&self, units: u64) {
+            self.0.fetch_add(units, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn phases_within_a_phase_are_worth_equal_parts_of_it() {
+        let (sum, stop) = (Sum::default(), AtomicBool::new(false));
+        let outer = Watch::new(&sum, &stop);
+        let share = outer.share(10);
+        let inner = outer.inside(&share);
+        let so_far = || sum.0.load(Ordering::Relaxed);
+        for (total, steps) in [(3, 3), (70, 7), (0, 1)] {
+            let before = so_far();
+            inner.phase("part", total, "rows");
+            for step in 1..=steps {
+                inner.advance(total / steps).unwrap();
+                assert_eq!(so_far() - before, if total == 0 { 0 } else { 10 * step / steps });
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(matches!(inner.advance(1), Err(BuildError::Stopped)));
     }
 }

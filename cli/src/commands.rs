@@ -175,33 +175,9 @@ fn thread_count(asked: usize) -> usize {
     if asked > 0 { asked } else { std::thread::available_parallelism().map_or(1, usize::from) }
 }
 
-/// Memory of this process that is resident now; 0 where the kernel does not tell.
-pub(crate) fn rss_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    kilobytes(&status, "VmRSS:")
-}
-
-/// Processor time of this process so far, user and system, in microseconds.
-pub(crate) fn cpu_micros() -> u64 {
-    let clock = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    clock.tv_sec.unsigned_abs() * 1_000_000 + clock.tv_nsec.unsigned_abs() / 1000
-}
-
-/// The value of a `name  number kB` line of a /proc file, in bytes; 0 without one.
-fn kilobytes(text: &str, name: &str) -> u64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    line.and_then(|l| l.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()).map_or(0, |kb| kb.saturating_mul(1024))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn kilobytes_are_found_by_name() {
-        let text = "VmHWM:\t  20 kB\nVmRSS:\t    7 kB\nThreads: 3\n";
-        assert_eq!((kilobytes(text, "VmRSS:"), kilobytes(text, "Threads:"), kilobytes(text, "None:")), (7168, 0, 0));
-    }
 
     #[test]
     fn an_output_needs_a_directory_and_a_free_name() {

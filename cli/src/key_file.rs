@@ -5,33 +5,79 @@
 
 use crate::failure::Failure;
 use roxanne_core::format::keys::KeyList;
-use std::{fs, path::Path};
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, BufWriter, Read, Write},
+    path::Path,
+};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 
-/// Reads the keys of a file, the first `limit` of them where there are more.
-pub(crate) fn read(path: &Path, limit: Option<u64>) -> Result<KeyList, Failure> {
-    let bytes = fs::read(path).map_err(Failure::io(path, "read the keys"))?;
-    let keys = if bytes.starts_with(MAGIC) { numpy(&bytes) } else { text(&bytes) };
-    let mut keys = keys.map_err(|problem| Failure::input(format!("{}: {problem}", path.display())))?;
+/// Reads the keys of a file.
+pub(crate) fn read(path: &Path) -> Result<KeyList, Failure> {
+    let file = File::open(path).map_err(Failure::io(path, "read the keys"))?;
+    let mut reader = BufReader::with_capacity(1 << 20, file);
+    let is_numpy = reader.fill_buf().map_err(Failure::io(path, "read the keys"))?.starts_with(MAGIC);
+    let keys = if is_numpy {
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes).map_err(Failure::io(path, "read the keys"))?;
+        numpy(&bytes)
+    } else {
+        text(&mut reader).map_err(Failure::io(path, "read the keys"))?
+    };
+    keys.map_err(|problem| Failure::input(format!("{}: {problem}", path.display())))
+}
+
+/// The first `limit` keys, where there are more.
+pub(crate) fn limited(mut keys: KeyList, limit: Option<u64>) -> KeyList {
     let limit = limit.and_then(|l| usize::try_from(l).ok()).unwrap_or(usize::MAX);
     match &mut keys {
         KeyList::Rows(n) => *n = (*n).min(limit as u64),
         KeyList::Numbers(keys) => keys.truncate(limit),
         KeyList::Strings(keys) => keys.truncate(limit),
     }
-    Ok(keys)
+    keys
 }
 
-fn text(bytes: &[u8]) -> Result<KeyList, String> {
-    let text = std::str::from_utf8(bytes).map_err(|e| {
-        let line = bytes[..e.valid_up_to()].iter().filter(|&&b| b == b'\n').count() + 1;
-        format!("line {line} is not UTF-8; write one key a line as UTF-8 text, or a .npy of integers")
-    })?;
-    let number = |line: &str| line.parse::<u64>().ok().filter(|n| n.to_string() == line);
-    match text.lines().map(number).collect::<Option<Vec<u64>>>() {
-        Some(numbers) => Ok(KeyList::Numbers(numbers)),
-        None => Ok(KeyList::Strings(text.lines().map(String::from).collect())),
+/// Writes `keys` as text that [`read`] understands, to a path that was free; what cannot be written whole is removed.
+pub(crate) fn write(path: &Path, keys: &KeyList) -> Result<(), Failure> {
+    let file = File::create_new(path).map_err(Failure::io(path, "create the keys"))?;
+    let mut out = BufWriter::with_capacity(1 << 20, file);
+    let written = match keys {
+        KeyList::Rows(n) => (0..*n).try_for_each(|key| writeln!(out, "{key}")),
+        KeyList::Numbers(keys) => keys.iter().try_for_each(|key| writeln!(out, "{key}")),
+        // Of a line's end the reader takes one carriage return away.
+        KeyList::Strings(keys) => keys.iter().try_for_each(|key| write!(out, "{key}{}", if key.ends_with('\r') { "\r\n" } else { "\n" })),
+    };
+    written.and_then(|()| out.flush()).and_then(|()| out.get_ref().sync_all()).map_err(|error| {
+        // The error to tell is the first one.
+        let _ = std::fs::remove_file(path);
+        Failure::io(path, "write the keys")(error)
+    })
+}
+
+/// Numbers, until a line is none: then all of it is strings. Line by line, so that memory holds the keys alone.
+fn text(reader: &mut dyn BufRead) -> io::Result<Result<KeyList, String>> {
+    let (mut line, mut row) = (Vec::new(), 0u64);
+    let (mut numbers, mut strings): (Vec<u64>, Option<Vec<String>>) = (Vec::new(), None);
+    loop {
+        line.clear();
+        if reader.read_until(b'\n', &mut line)? == 0 {
+            return Ok(Ok(strings.map_or(KeyList::Numbers(numbers), KeyList::Strings)));
+        }
+        row += 1;
+        let ended = line.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line)).unwrap_or(&line);
+        let Ok(key) = std::str::from_utf8(ended) else {
+            return Ok(Err(format!("line {row} is not UTF-8; write one key a line as UTF-8 text, or a .npy of integers")));
+        };
+        match (&mut strings, KeyList::number(key)) {
+            (None, Some(number)) => numbers.push(number),
+            (Some(strings), _) => strings.push(key.to_string()),
+            (None, None) => {
+                let before = std::mem::take(&mut numbers).into_iter().map(|number| number.to_string());
+                strings = Some(before.chain([key.to_string()]).collect());
+            }
+        }
     }
 }
 
@@ -86,6 +132,22 @@ mod tests {
     fn npy(descr: &str, shape: &str, values: &[u8]) -> Vec<u8> {
         let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
         [MAGIC, &[1, 0], &(header.len() as u16).to_le_bytes(), header.as_bytes(), values].concat()
+    }
+
+    fn text(mut bytes: &[u8]) -> Result<KeyList, String> {
+        super::text(&mut bytes).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let strings = ["1", "é", "a\r", "b\r\r", " "].map(String::from).to_vec();
+        for (name, keys) in [("a", KeyList::Numbers(vec![3, u64::MAX])), ("b", KeyList::Strings(strings)), ("c", KeyList::Numbers(vec![]))]
+        {
+            write(&dir.path().join(name), &keys).unwrap();
+            assert_eq!(read(&dir.path().join(name)).unwrap(), keys);
+        }
+        assert!(write(&dir.path().join("a"), &KeyList::Rows(1)).is_err());
     }
 
     #[test]

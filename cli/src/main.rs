@@ -4,6 +4,7 @@
 
 mod commands;
 mod failure;
+mod input;
 mod interrupt;
 mod key_file;
 mod latency;
@@ -13,6 +14,7 @@ mod progress;
 mod queries;
 mod text;
 mod trial;
+mod usage;
 
 // The compiler's own unwinder, found by build.rs, which says why.
 #[cfg(own_unwinder)]

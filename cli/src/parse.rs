@@ -23,6 +23,11 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).filter(|&bytes| bytes > 0).ok_or_else(|| "a size is between 1 byte and 2^64".into())
 }
 
+/// A share of a whole, 0 to 1.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| "write a share between 0 and 1, such as 0.95".into())
+}
+
 /// A metric by any of its names.
 pub(crate) fn metric(text: &str) -> Result<Metric, String> {
     text.parse().map_err(|e: roxanne_core::metric::UnknownMetric| e.to_string())
@@ -135,6 +140,12 @@ mod tests {
         ] {
             assert!(size(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_share_is_between_nothing_and_all() {
+        assert_eq!((share("0.95"), share("1"), share("0")), (Ok(0.95), Ok(1.0), Ok(0.0)));
+        assert!(["95", "-0.1", "NaN", "95%", ""].iter().all(|bad| share(bad).is_err()));
     }
 
     #[test]

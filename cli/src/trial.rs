@@ -6,10 +6,11 @@
 //! are equally far, that would measure luck: there a row at the distance of the last true neighbor counts too.
 
 use crate::{
-    commands::{cpu_micros, rss_bytes, search_failure},
+    commands::search_failure,
     failure::Failure,
     latency::Latency,
     queries::Queries,
+    usage::{cpu_micros, rss_bytes},
 };
 use roxanne_core::{
     ErrorClass,

@@ -1,4 +1,5 @@
-//! Vectors as users have them: files of rows, read as a stream and at any place, and the seeded generator that stands in for a file.
+//! Vectors as users have them: files of rows, read as a stream and at any place, the seeded generator that stands in for a file, and wholes
+//! made of runs of other datasets' rows.
 //!
 //! An opened [`Dataset`] has proven its shape against the length of its file, so nothing is ever allocated or read on the word of a
 //! header alone. Rows come out as raw little-endian bytes of one [`ElementType`], whatever the file's byte order and framing. Reading
@@ -10,6 +11,7 @@ mod error;
 mod finite;
 mod layout;
 mod npy;
+mod parts;
 mod pending;
 mod synth;
 #[cfg(test)]
@@ -21,12 +23,14 @@ pub(crate) use bigann::{header as counts_header, read_counts};
 pub use convert::convert;
 pub use error::DatasetError;
 pub use finite::check_finite;
+pub use parts::Run;
 pub(crate) use pending::PendingFile;
 pub use writer::DatasetWriter;
 
 use crate::element::ElementType;
 use crate::id::MAX_DIM;
 use layout::Layout;
+use parts::Parts;
 use std::{
     fs::File,
     io,
@@ -49,6 +53,7 @@ pub struct Dataset {
 enum Rows {
     File { file: File, layout: Layout },
     Synth(Box<Mixture>),
+    Parts(Box<Parts>),
 }
 
 impl Dataset {
@@ -145,6 +150,7 @@ impl Dataset {
             return Err(DatasetError::NoSuchRows { path: self.source.clone(), start, count, n: self.n });
         }
         match &self.rows {
+            Rows::Parts(parts) => parts.read_rows(self.n, start, count, out),
             Rows::Synth(mixture) => {
                 out.clear();
                 mixture.rows(start, count, out);

@@ -4,6 +4,7 @@
 
 pub mod budget;
 pub mod build_codes;
+pub mod changes;
 pub mod dataset;
 pub mod distance;
 pub mod element;

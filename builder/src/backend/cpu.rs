@@ -1,6 +1,6 @@
 //! The CPU backend: the specification of every stage, and a fast builder. Threads are the caller's rayon pool.
 
-use super::{Backend, BackendError, BuildCodes, Groups, NO_LEADER, Selection, moves};
+use super::{Backend, BackendError, BuildCodes, Groups, Heard, NO_LEADER, Selection, moves};
 use crate::reservoir::Reservoirs;
 use rayon::prelude::*;
 use roxanne_core::{
@@ -54,6 +54,7 @@ impl Cpu {
         n: usize,
         params: &PruneParams,
         sorted: impl Fn(usize, &mut Vec<u64>) + Sync,
+        heard: Heard<'_>,
     ) -> Graph {
         let tile = self.tile(codes);
         let mut graph = Graph::new(n, params.max_degree);
@@ -72,6 +73,7 @@ impl Cpu {
                     *degree = kept.len() as u16;
                     neighbors[at * params.max_degree..][..kept.len()].copy_from_slice(kept);
                 }
+                heard(count as u64);
             },
         );
         graph
@@ -108,6 +110,17 @@ impl Backend for Cpu {
     }
 
     fn assign(&self, codes: &&BuildCodes, clusters: &Groups, leaders: &Groups, fanout: usize) -> Result<Vec<u32>, BackendError> {
+        self.assign_heard(codes, clusters, leaders, fanout, &|_| ())
+    }
+
+    fn assign_heard(
+        &self,
+        codes: &&BuildCodes,
+        clusters: &Groups,
+        leaders: &Groups,
+        fanout: usize,
+        heard: Heard<'_>,
+    ) -> Result<Vec<u32>, BackendError> {
         let tile = self.tile(codes);
         let mut nearest = vec![NO_LEADER; clusters.members.len() * fanout];
         parts(clusters, fanout, &mut nearest).into_par_iter().for_each_init(Rows::default, |columns, (cluster, out)| {
@@ -123,6 +136,7 @@ impl Backend for Cpu {
                         // NO_ENTRY's row is NO_LEADER.
                         out.iter_mut().zip(lists.list(row)).for_each(|(o, &e)| *o = entry_row(e));
                     }
+                    heard(members.len() as u64);
                 },
             );
         });
@@ -186,8 +200,8 @@ impl Backend for Cpu {
         Ok(nodes.par_iter().map(sorted).collect())
     }
 
-    fn prune(&self, codes: &&BuildCodes, reservoirs: &Reservoirs, params: &PruneParams) -> Result<Graph, BackendError> {
-        Ok(self.prune_rows(codes, reservoirs.n(), params, |row, out| reservoirs.sorted(row, out)))
+    fn prune(&self, codes: &&BuildCodes, reservoirs: &Reservoirs, params: &PruneParams, heard: Heard<'_>) -> Result<Graph, BackendError> {
+        Ok(self.prune_rows(codes, reservoirs.n(), params, |row, out| reservoirs.sorted(row, out), heard))
     }
 
     fn encode(&self, codes: &&BuildCodes, codec: &BuildCodec, codebook: &Codebook, range: Range<usize>) -> Result<Vec<u8>, BackendError> {
@@ -370,7 +384,7 @@ mod tests {
                 let mut reservoirs = Reservoirs::new(n, 40);
                 cpu.merge(&leaves, &lists, k, &mut reservoirs).unwrap();
                 let params = PruneParams { max_degree: 9, alpha: Alpha::from_f64(alpha).unwrap() };
-                let graph = cpu.prune(&&codes, &reservoirs, &params).unwrap();
+                let graph = cpu.prune(&&codes, &reservoirs, &params, &|_| ()).unwrap();
                 let mut sorted = Vec::new();
                 for row in 0..n {
                     reservoirs.sorted(row, &mut sorted);

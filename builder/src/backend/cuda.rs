@@ -14,7 +14,7 @@ pub mod timed;
 
 pub use arena::Buffer;
 
-use super::{Backend, BackendError, BuildCodes, Groups, Selection};
+use super::{Backend, BackendError, BuildCodes, Groups, Heard, Selection};
 use crate::plan::{DEVICE_BATCH, device_member_bytes};
 use arena::Arena;
 use driver::{Address, Arg, Driver, DriverError, Launch};
@@ -344,7 +344,13 @@ impl Backend for Cuda {
         Ok(rows.map(|(row, &length)| row[..(length as usize).min(row.len())].to_vec()).collect())
     }
 
-    fn prune(&self, rows: &DeviceRows<'_>, reservoirs: &DeviceReservoirs, params: &PruneParams) -> Result<Graph, BackendError> {
+    fn prune(
+        &self,
+        rows: &DeviceRows<'_>,
+        reservoirs: &DeviceReservoirs,
+        params: &PruneParams,
+        heard: Heard<'_>,
+    ) -> Result<Graph, BackendError> {
         let (n, degree) = (reservoirs.n as usize, params.max_degree);
         let mut graph = Graph::new(n, degree);
         let shape = prune_shape(reservoirs.width, rows.codes.stride, self.driver.facts().shared_bytes);
@@ -372,6 +378,7 @@ impl Backend for Cuda {
             ];
             self.launch("prune", &entry, count as u64, 128, shape.shared_bytes, &args)?;
             let ticket = self.driver.start_download(half.at(), count * (4 + 4 * degree)).map_err(|e| self.error(e))?;
+            heard(count as u64);
             if let Some((ticket, target)) = under_way.replace((ticket, target)) {
                 self.finish_rows(ticket, target, degree, n, &mut staged)?;
             }

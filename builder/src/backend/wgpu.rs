@@ -14,7 +14,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-use super::{Backend, BackendError, BuildCodes, Groups, Selection, cpu::Cpu, moves};
+use super::{Backend, BackendError, BuildCodes, Groups, Heard, Selection, cpu::Cpu, moves};
 use device::{Gpu, GpuError};
 use offers::{HostReservoirs, Offers};
 use rayon::prelude::*;
@@ -143,13 +143,20 @@ impl Backend for Wgpu {
         Ok(nodes.iter().map(|&node| reservoirs.row(node as usize).to_vec()).collect())
     }
 
-    fn prune(&self, rows: &WgpuRows<'_>, reservoirs: &HostReservoirs, params: &PruneParams) -> Result<Graph, BackendError> {
+    fn prune(
+        &self,
+        rows: &WgpuRows<'_>,
+        reservoirs: &HostReservoirs,
+        params: &PruneParams,
+        heard: Heard<'_>,
+    ) -> Result<Graph, BackendError> {
         let on_device = || {
             let mut graph = Graph::new(reservoirs.n(), params.max_degree);
             for (chunk, (degrees, neighbors)) in graph.chunks_mut(PRUNE_ROWS).into_iter().enumerate() {
                 let (width, entries, lengths) = reservoirs.whole();
                 let (metric, first) = (rows.codes.metric, chunk * PRUNE_ROWS);
                 self.gpu.prune(metric, rows.rows()?, first, entries, lengths, width, params, degrees, neighbors)?;
+                heard(degrees.len() as u64);
             }
             Ok(graph)
         };
@@ -157,7 +164,7 @@ impl Backend for Wgpu {
             out.clear();
             out.extend_from_slice(reservoirs.row(row));
         };
-        self.either(on_device, || Ok(self.cpu.prune_rows(rows.codes, reservoirs.n(), params, sorted)))
+        self.either(on_device, || Ok(self.cpu.prune_rows(rows.codes, reservoirs.n(), params, sorted, heard)))
     }
 
     fn encode(&self, rows: &WgpuRows<'_>, codec: &BuildCodec, codebook: &Codebook, range: Range<usize>) -> Result<Vec<u8>, BackendError> {

@@ -1,9 +1,9 @@
 //! `build`: vectors in, one index directory out.
 
 use super::{Limits, Shape, print_json, refuse_existing};
-use crate::{failure::Failure, interrupt, key_file, parse, progress, text};
+use crate::{failure::Failure, input::Changes, interrupt, parse, progress, text};
 use roxanne_builder::{BuildError, Builder, Device, Phase, Report};
-use roxanne_core::{dataset::Dataset, metric::Metric};
+use roxanne_core::metric::Metric;
 use serde_json::{Value, json};
 use std::{
     io::{self, Write},
@@ -16,7 +16,10 @@ use std::{
 #[command(after_help = "Examples:
   roxanne build base.u8bin -o my.rx
   roxanne build embeddings.npy -o my.rx --metric cos --keys ids.txt --ram 16G
+  roxanne build base.u8bin --keys base.keys --changes tuesday.u8bin:tuesday.keys --deleted gone.txt -o new.rx
   roxanne build synth:n=100000,dim=128,type=u8 -o rehearsal.rx --json
+
+With --changes and --deleted the index is that of the one file that `roxanne convert` would make of them, byte for byte.
 
 An output that is complete with the same parameters and input is left as it is, and that is success; any other output
 that exists is refused with exit code 3. A build that does not fit --ram is made in shards, on disk. Ctrl-C leaves nothing
@@ -30,9 +33,8 @@ pub(crate) struct Args {
     /// What near means: l2, cos, dot, l1 or hamming
     #[arg(long, short, default_value = "l2", value_parser = parse::metric)]
     metric: Metric,
-    /// Your own keys of the rows: .npy of integers, or text with one key a line; without it keys are row numbers
-    #[arg(long, value_name = "FILE")]
-    keys: Option<PathBuf>,
+    #[command(flatten)]
+    changes: Changes,
     #[command(flatten)]
     shape: Shape,
     #[command(flatten)]
@@ -68,8 +70,8 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     if args.output.symlink_metadata().is_err() {
         refuse_existing(&args.output)?;
     }
-    let progress = Arc::new(progress::Progress::new(args.progress));
-    let dataset = Dataset::open(&args.input)?.limit(args.limit.unwrap_or(u64::MAX));
+    let progress = Arc::new(progress::Progress::within(args.progress, args.limits.budget()));
+    let (dataset, keys) = args.changes.open(&args.input, args.limit)?;
     let mut builder = Builder::new(args.metric)
         .params(args.shape.params(args.seed))
         .budget(args.limits.budget())
@@ -84,8 +86,8 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     if args.fresh {
         builder = builder.fresh();
     }
-    if let Some(path) = &args.keys {
-        builder = builder.keys(key_file::read(path, args.limit)?);
+    if let Some(keys) = keys {
+        builder = builder.keys(keys);
     }
     let report = builder.build(&args.output).map_err(|error| match error {
         BuildError::Stopped => interrupt::interrupted(args.output.display()),

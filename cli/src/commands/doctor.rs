@@ -1,7 +1,7 @@
 //! `doctor`: what this machine offers to a build and to a search, measured where a measurement says more than a name.
 
-use super::{kilobytes, print_json, thread_count};
-use crate::{failure::Failure, interrupt, text};
+use super::{print_json, thread_count};
+use crate::{failure::Failure, interrupt, text, usage::kilobytes};
 use roxanne_builder::device::{Found, probe};
 use roxanne_core::{ErrorClass, random::CounterRng, simd::SimdLevel};
 use roxanne_engine::io::{PageFile, ReaderKind, drop_page_cache, open_reader, probe_io_uring};

@@ -3,6 +3,7 @@
 use super::{Memory, check_index, index_json, print_json, refuse_existing, search_failure, thread_count};
 use crate::{
     failure::Failure,
+    input::Changes,
     interrupt, key_file,
     parse::Sweep,
     plot,
@@ -12,6 +13,7 @@ use crate::{
     trial::{Point, Trial},
 };
 use roxanne_core::{
+    ErrorClass,
     format::{self, keys::KeyList, manifest::Manifest},
     metric::Metric,
     recall::Truth,
@@ -31,6 +33,7 @@ use std::{
   roxanne eval my.rx -q query.u8bin -g gt.bin --sweep list-size=16,32,64,128 --threads 2 --cold
   roxanne eval my.rx -q query.u8bin -g gt.bin --sweep list-size=16..256 --plot recall.svg --json
   roxanne eval my.rx -q query.u8bin -g gt.bin --in-flight 1,8,64 --ram 80M --warm-with other.u8bin
+  roxanne eval my.rx -q query.u8bin -g gt.bin --sweep 64 --min-recall 0.95        a gate: exit code 5 below it
 
 Recall compares row numbers: rows at equal distance that the truth does not name count as missed (but not under hamming,
 where such ties are the rule). An index with number keys of its own needs the file it was built with (--keys); string keys
@@ -74,9 +77,11 @@ pub(crate) struct Args {
     /// The first queries only
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// The file that the index was built with as --keys
-    #[arg(long, value_name = "FILE")]
-    keys: Option<PathBuf>,
+    #[command(flatten)]
+    changes: Changes,
+    /// End with exit code 5 where a list size finds less than this share of the true neighbors, such as 0.95
+    #[arg(long, value_name = "SHARE", value_parser = parse::share)]
+    min_recall: Option<f64>,
     /// Draw recall against queries per second
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
@@ -135,7 +140,18 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         write_plot(path, &plot::svg(&chart(args, info, threads, &points)))?;
         say(format_args!("{}: written", path.display()));
     }
-    Ok(())
+    gate(args, &points)
+}
+
+/// Says no where recall is below what was asked for.
+fn gate(args: &Args, points: &[Point]) -> Result<(), Failure> {
+    let least = args.min_recall.unwrap_or(0.0);
+    let short: Vec<String> = points.iter().filter(|p| p.recall < least).map(|p| format!("{:.4} at {}", p.recall, p.list_size)).collect();
+    if short.is_empty() {
+        return Ok(());
+    }
+    let text = format!("{}: recall@{} {}, below the {least} asked for", args.index.display(), args.k, short.join(", "));
+    Err(Failure::new(ErrorClass::Gate, text))
 }
 
 /// Refuses a truth that is not of these queries, this base, or this k.
@@ -166,14 +182,20 @@ fn rows_of_keys(args: &Args, info: &IndexInfo) -> Result<Option<HashMap<u64, u64
         return Ok(None);
     }
     let path = args.index.display();
-    let Some(file) = &args.keys else {
+    let Some(keys) = args.changes.keys()? else {
         return Err(Failure::usage(format!(
             "{path} has keys of its own, the truth has row numbers; give the file they came from with --keys"
         )));
     };
-    match key_file::read(file, Some(info.n))? {
+    match key_file::limited(keys, Some(info.n)) {
         KeyList::Numbers(keys) if keys.len() as u64 == info.n => Ok(Some(keys.into_iter().zip(0..).collect())),
-        _ => Err(Failure::input(format!("{}: not the {} number keys that {path} was built with", file.display(), info.n))),
+        _ => {
+            let file = args.changes.keys.as_deref().unwrap_or(Path::new("")).display();
+            Err(Failure::input(format!(
+                "{file}: not the {} number keys that {path} was built with; give --keys, --changes and --deleted as it was",
+                info.n
+            )))
+        }
     }
 }
 

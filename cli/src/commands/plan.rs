@@ -1,9 +1,9 @@
 //! `plan`: the bill before the work.
 
 use super::{Limits, Shape, print_json};
-use crate::{failure::Failure, interrupt, parse, text};
+use crate::{failure::Failure, input::Changes, interrupt, parse, text};
 use roxanne_builder::{Builder, Device, Plan};
-use roxanne_core::{dataset::Dataset, metric::Metric};
+use roxanne_core::metric::Metric;
 use serde_json::json;
 use std::io::{self, Write};
 
@@ -20,6 +20,8 @@ pub(crate) struct Args {
     /// What near means: l2, cos, dot, l1 or hamming
     #[arg(long, short, default_value = "l2", value_parser = parse::metric)]
     metric: Metric,
+    #[command(flatten)]
+    changes: Changes,
     #[command(flatten)]
     shape: Shape,
     #[command(flatten)]
@@ -40,10 +42,13 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     interrupt::leaves_at_once();
-    let dataset = Dataset::open(&args.input)?.limit(args.limit.unwrap_or(u64::MAX));
+    let (dataset, keys) = args.changes.open(&args.input, args.limit)?;
     let mut builder = Builder::new(args.metric).params(args.shape.params(1)).budget(args.limits.budget()).dataset(dataset);
     if let Some(shards) = args.shards {
         builder = builder.shards(shards);
+    }
+    if let Some(keys) = keys {
+        builder = builder.keys(keys);
     }
     let plan = builder.plan()?;
     let fits = plan.check(&args.limits.budget(), &args.device);

@@ -1,7 +1,7 @@
 //! `truth`: the exact nearest neighbors, by comparing everything with everything.
 
 use super::{print_json, refuse_existing, thread_count};
-use crate::{failure::Failure, interrupt, parse, progress, text};
+use crate::{failure::Failure, input::Changes, interrupt, parse, progress, text};
 use roxanne_builder::Observer;
 use roxanne_core::{
     ErrorClass,
@@ -18,6 +18,7 @@ use std::{io::Write, path::PathBuf, process, sync::atomic::Ordering, time::Insta
 #[command(after_help = "Examples:
   roxanne truth base.u8bin query.u8bin -k 100 -o gt.bin
   roxanne truth base.npy query.npy -o gt.bin --metric cos
+  roxanne truth base.u8bin query.u8bin -o gt.bin --keys base.keys --changes tuesday.u8bin:tuesday.keys --deleted gone.txt
 
 .bin is u32 n, u32 k, u32 rows [n x k], f32 distances [n x k]; .ivecs holds the rows alone.")]
 pub(crate) struct Args {
@@ -34,6 +35,8 @@ pub(crate) struct Args {
     /// What near means: l2, cos, dot, l1 or hamming
     #[arg(long, short, default_value = "l2", value_parser = parse::metric)]
     metric: Metric,
+    #[command(flatten)]
+    changes: Changes,
     /// Search among the first rows of the base only
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
@@ -56,12 +59,11 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     if extension != "bin" && extension != "ivecs" {
         return Err(TruthError::UnknownFormat { path: args.output.clone(), extension }.into());
     }
-    let open = |source: &str| -> Result<Dataset, Failure> {
-        let dataset = Dataset::open(source)?;
+    let seen = |dataset: Dataset| -> Result<Dataset, Failure> {
         let packed = args.metric == Metric::Hamming && dataset.element() == ElementType::U8;
         Ok(if packed { dataset.into_binary()? } else { dataset })
     };
-    let (base, queries) = (open(&args.base)?.limit(args.limit.unwrap_or(u64::MAX)), open(&args.queries)?);
+    let (base, queries) = (seen(args.changes.open(&args.base, args.limit)?.0)?, seen(Dataset::open(&args.queries)?)?);
     let progress = progress::Progress::new(args.progress);
     progress.phase("truth", base.n(), "rows");
     let pool = rayon::ThreadPoolBuilder::new().num_threads(thread_count(usize::from(args.threads))).build();

@@ -2,10 +2,12 @@
 
 mod asked;
 mod bad_input;
+mod changes;
 mod damage;
 mod door;
 mod eval;
 mod json;
+mod nightly;
 mod outputs;
 mod shell;
 mod stopped;

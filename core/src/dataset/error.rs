@@ -152,6 +152,18 @@ pub enum DatasetError {
         /// Rows there are.
         n: u64,
     },
+    /// A part that is of another shape than the first.
+    #[error("{path}: rows of {got}, but {first} has rows of {expected}; `roxanne convert` changes the type")]
+    PartsDiffer {
+        /// The part.
+        path: PathBuf,
+        /// Its dimension and type.
+        got: String,
+        /// The first part.
+        first: PathBuf,
+        /// What that one has.
+        expected: String,
+    },
     /// Rows that cannot be taken for packed bits.
     #[error("{path}: rows of {dim} {element} are not packed binary; that needs u8 rows of at most {} bytes (numpy.packbits, bitorder=\"little\")", MAX_DIM / 8)]
     NotPacked {

@@ -8,7 +8,8 @@
 
 use super::FormatError;
 use super::blob::{BlobReader, BlobWriter};
-use crate::id::{Key, NodeId};
+use crate::id::{Key, MAX_NODES, NodeId};
+use rayon::prelude::*;
 
 const HEAD_BYTES: u64 = 16;
 const ENTRY_BYTES: u64 = 16;
@@ -39,6 +40,12 @@ pub enum KeyListError {
         got: u64,
         /// Rows.
         expected: u64,
+    },
+    /// More than one index can name.
+    #[error("{got} keys; an index holds {MAX_NODES} vectors at most")]
+    TooMany {
+        /// Keys.
+        got: u64,
     },
     /// A key that names two rows.
     #[error("key {key} stands at row {first} and again at row {second}")]
@@ -83,23 +90,41 @@ impl KeyList {
         if self.len() != n {
             return Err(KeyListError::Count { got: self.len(), expected: n });
         }
+        if n > MAX_NODES {
+            return Err(KeyListError::TooMany { got: n });
+        }
         if let KeyList::Strings(keys) = self
             && let Some(row) = keys.iter().position(|k| k.is_empty() || k.len() > MAX_KEY_BYTES || k.contains('\0'))
         {
             return Err(KeyListError::Bad { row: row as u64, bytes: keys[row].len() });
         }
-        let twice = match self {
-            KeyList::Rows(_) => None,
-            KeyList::Numbers(keys) => {
-                sorted_rows(keys).windows(2).find(|w| keys[w[0]] == keys[w[1]]).map(|w| (keys[w[0]].to_string(), w[0], w[1]))
-            }
-            KeyList::Strings(keys) => {
-                sorted_rows(keys).windows(2).find(|w| keys[w[0]] == keys[w[1]]).map(|w| (format!("{:?}", keys[w[0]]), w[0], w[1]))
-            }
+        let (key, first, second) = match self {
+            KeyList::Rows(_) => return Ok(()),
+            KeyList::Numbers(keys) => match twice(keys) {
+                Some([first, second]) => (keys[first].to_string(), first, second),
+                None => return Ok(()),
+            },
+            KeyList::Strings(keys) => match twice(keys) {
+                Some([first, second]) => (format!("{:?}", keys[first]), first, second),
+                None => return Ok(()),
+            },
         };
-        match twice {
-            Some((key, first, second)) => Err(KeyListError::Duplicate { key, first: first as u64, second: second as u64 }),
-            None => Ok(()),
+        Err(KeyListError::Duplicate { key, first: first as u64, second: second as u64 })
+    }
+
+    /// The number that `text` is, written as a program would: not `007`, which would come back as `7`.
+    pub fn number(text: &str) -> Option<u64> {
+        text.parse().ok().filter(|number: &u64| number.to_string() == text)
+    }
+
+    /// Memory of the list while it is held, and of the order of its keys while they are checked or written.
+    pub fn ram_bytes(&self) -> u64 {
+        // An allocation is rounded up, and knows its length.
+        let heap = |key: &String| (key.len() as u64 + 8).next_multiple_of(16) + size_of::<String>() as u64;
+        match self {
+            KeyList::Rows(_) => 0,
+            KeyList::Numbers(keys) => keys.len() as u64 * (8 + 4),
+            KeyList::Strings(keys) => keys.len() as u64 * (8 + 4) + keys.iter().map(heap).sum::<u64>(),
         }
     }
 
@@ -149,7 +174,7 @@ impl KeyList {
         match self {
             KeyList::Rows(n) => (0..*n as usize).try_for_each(|row| blob.write(&node_of(row).0.to_le_bytes()))?,
             KeyList::Numbers(keys) => {
-                for row in sorted_rows(keys) {
+                for row in sorted_rows(keys).into_iter().map(|row| row as usize) {
                     blob.write(&keys[row].to_le_bytes())?;
                     blob.write(&u64::from(node_of(row).0).to_le_bytes())?;
                 }
@@ -169,7 +194,7 @@ impl KeyList {
                     blob.write(&(keys[row].len() as u32).to_le_bytes())?;
                     blob.write(&node.to_le_bytes())
                 };
-                sorted_rows(keys).into_iter().try_for_each(|row| entry(row, node_of(row).0))?;
+                sorted_rows(keys).into_iter().map(|row| row as usize).try_for_each(|row| entry(row, node_of(row).0))?;
                 (0..keys.len()).try_for_each(|row| entry(row, 0))?;
                 keys.iter().try_for_each(|key| blob.write(key.as_bytes()))?;
             }
@@ -178,9 +203,16 @@ impl KeyList {
     }
 }
 
-fn sorted_rows<T: Ord>(keys: &[T]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..keys.len()).collect();
-    order.sort_by(|&a, &b| (&keys[a], a).cmp(&(&keys[b], b)));
+/// Two rows of one key, the first such pair in the order of keys.
+fn twice<T: Ord + Sync>(keys: &[T]) -> Option<[usize; 2]> {
+    let pair = |w: &[u32]| [w[0] as usize, w[1] as usize];
+    sorted_rows(keys).windows(2).map(pair).find(|&[a, b]| keys[a] == keys[b])
+}
+
+/// Rows in the order of their keys. There are no more than nodes, so 32 bits hold each.
+fn sorted_rows<T: Ord + Sync>(keys: &[T]) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..keys.len() as u32).collect();
+    order.par_sort_unstable_by(|&a, &b| (&keys[a as usize], a).cmp(&(&keys[b as usize], b)));
     order
 }
 

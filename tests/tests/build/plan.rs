@@ -88,3 +88,14 @@ fn a_build_needs_an_input() {
     assert!(matches!(Builder::new(Metric::L2).plan(), Err(BuildError::NoInput)));
     assert!(matches!(Builder::new(Metric::L2).build("nowhere"), Err(BuildError::NoInput)));
 }
+
+#[test]
+fn memory_of_keys_is_on_the_bill() {
+    let peak = |keys: Option<KeyList>| {
+        let builder = Builder::new(Metric::L2).dataset(dataset("synth:n=1500,dim=8", Metric::L2));
+        keys.into_iter().fold(builder, Builder::keys).plan().unwrap().peak_ram_bytes
+    };
+    assert_eq!(peak(Some(KeyList::Numbers((0..1500).collect()))) - peak(None), 1500 * 12);
+    let texts = KeyList::Strings((0..1500).map(|row| format!("{row:0>200}")).collect());
+    assert!(peak(Some(texts)) - peak(None) > 1500 * 240);
+}

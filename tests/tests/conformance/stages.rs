@@ -119,7 +119,7 @@ pub(crate) fn prune<B: Backend>(backend: &B, effort: Effort) {
         let rows = backend.load(&codes).unwrap();
         let (reservoirs, sets) = filled(backend, &codes, &rows, width, if stride > 1024 { (3, 25, 8) } else { (6, 60, 16) });
         let params = PruneParams { max_degree, alpha: Alpha::from_f64(alpha).unwrap() };
-        let graph = backend.prune(&rows, &reservoirs, &params).unwrap();
+        let graph = backend.prune(&rows, &reservoirs, &params, &|_| ()).unwrap();
         for node in 0..150 {
             let expected = oracle::prune(&codes, node, &beginning(&sets[node as usize], width), &params);
             assert_eq!(graph.neighbors(NodeId(node)), expected, "{case:?}, width {width}, R {max_degree}, alpha {alpha}, row {node}");
@@ -129,7 +129,7 @@ pub(crate) fn prune<B: Backend>(backend: &B, effort: Effort) {
     let codes = Case { metric: BuildMetric::L2, stride: 32, pattern: Pattern::Any, k: 1 }.codes(3, 1);
     let rows = backend.load(&codes).unwrap();
     let params = PruneParams { max_degree: 4, alpha: Alpha::ONE };
-    let graph = backend.prune(&rows, &backend.reservoirs(3, 10).unwrap(), &params).unwrap();
+    let graph = backend.prune(&rows, &backend.reservoirs(3, 10).unwrap(), &params, &|_| ()).unwrap();
     assert_eq!((graph.n(), graph.edge_count()), (3, 0));
 }
 
