@@ -25,6 +25,7 @@ pub mod partition;
 pub mod plan;
 pub mod progress;
 pub mod reservoir;
+pub mod scale;
 mod sharded;
 pub mod shuffle;
 pub mod vamana;

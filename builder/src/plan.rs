@@ -82,6 +82,8 @@ pub struct Plan {
     pub on_device: OnDevice,
     /// Most disk during the build: the index itself, and what shards leave for each other.
     pub disk_bytes: u64,
+    /// Of a build of shards: what they leave for each other, each byte written once and read once; it is not all there at one time.
+    pub between_bytes: u64,
     /// Shards: 1 where all fits memory, else as few as do.
     pub shards: usize,
     /// The most members that a shard may have within the budget.
@@ -151,11 +153,9 @@ impl Bytes {
         self.base + self.sample.max(route).max(self.shard(members_of(n, shards))).max(4 * n + self.graph(nav_n)).max(pages)
     }
 
-    /// Disk that shards take beside the index: members and vectors, then nodes, ids, codes and edges on their way.
-    fn shards_on_disk(&self, n: u64, shards: u64, node_bytes: u64) -> u64 {
-        let routed = n * (2 * (8 + self.stride) + self.raw);
-        let built = n * (node_bytes + 4 + self.code + 12 * 16);
-        routed.max(built) + routed / shards
+    /// What shards leave beside the index: members and vectors; then nodes, ids, codes and edges on their way.
+    fn between(&self, n: u64, node_bytes: u64) -> (u64, u64) {
+        (n * (2 * (8 + self.stride) + self.raw), n * (node_bytes + 4 + self.code + 12 * 16))
     }
 }
 
@@ -208,7 +208,8 @@ pub fn plan(
     let peak_ram_bytes = bytes.peak(n, shards as u64, nav_n);
     let shard_members = budget.ram.saturating_sub(bytes.base) / bytes.shard(1_000_000).div_ceil(1_000_000);
     let node_bytes = 8 + 4 * params.max_degree as u64 + layout.row_bytes as u64;
-    let disk_bytes = if shards == 1 { index_bytes } else { index_bytes + bytes.shards_on_disk(n, shards as u64, node_bytes) };
+    let (routed, built) = if shards == 1 { (0, 0) } else { bytes.between(n, node_bytes) };
+    let disk_bytes = index_bytes + routed.max(built) + routed / shards as u64;
     let fanout = PartitionParams::default().fanout[0] as u64;
     let largest = if shards == 1 { n } else { members_of(n, shards as u64) };
     let (least_bytes, best_bytes) = device_memory(largest, codec.stride() as u64, params.reservoir as u64, fanout, params.leaf_k);
@@ -230,6 +231,7 @@ pub fn plan(
         serve_ram_bytes,
         on_device,
         disk_bytes,
+        between_bytes: routed + built,
         shards,
         shard_members,
     })

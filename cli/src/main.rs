@@ -12,6 +12,7 @@ mod parse;
 mod plot;
 mod progress;
 mod queries;
+mod rates;
 mod text;
 mod trial;
 mod usage;
