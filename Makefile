@@ -87,10 +87,12 @@ nvrtc:
 	    '$(COMPILER)/bin/pip' install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement kernels/requirements.txt; \
 	    cp kernels/requirements.txt '$(COMPILER)/requirements.txt'; }
 
-# What the tests of the GPU backends run on where there is no GPU: a C++ compiler, and a Vulkan driver that computes on the CPU.
+# What the tests of the GPU backends run on where there is no GPU: a C++ compiler, and a Vulkan driver that computes on the CPU; and what reads
+# the manifests of examples/.
 setup: rust
 	@command -v c++ >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends g++; }
 	@[ -n "$$(ls /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json 2>/dev/null)" ] || { apt-get update && apt-get install --yes --no-install-recommends mesa-vulkan-drivers libvulkan1; }
+	@python3 -c 'import yaml' 2>/dev/null || { apt-get update && apt-get install --yes --no-install-recommends python3-yaml; }
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
 	@cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest --version $(NEXTEST_VERSION)
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny --version $(DENY_VERSION)

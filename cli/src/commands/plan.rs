@@ -16,7 +16,7 @@ use roxanne_core::{id::MAX_NODES, metric::Metric};
 use serde_json::{Value, json};
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -126,17 +126,23 @@ impl Time {
         })
     }
 
-    fn lines(&self, indexes: u64) -> Vec<(&'static str, String)> {
+    fn lines(&self, indexes: u64, rates: Option<&Path>) -> Vec<(&'static str, String)> {
         let forecast = &self.forecast;
+        let by = rates.map_or("as this machine was just measured".to_string(), |path| format!("by the rates of {}", name_of(path)));
         let each = if indexes > 1 { format!(", {} an index", text::seconds(forecast.seconds)) } else { String::new() };
         let stages: Vec<String> = forecast.stages.iter().map(|(name, seconds)| format!("{name} {}", text::seconds(*seconds))).collect();
         vec![
-            ("time to build", format!("{}{each}, as this machine is measured", text::seconds(forecast.seconds * indexes as f64))),
+            ("time to build", format!("{}{each}, {by}", text::seconds(forecast.seconds * indexes as f64))),
             ("  of that", stages.join(", ")),
             ("passes", format!("{} over the vectors", forecast.passes)),
             ("disk traffic", format!("{} read, {} written", text::bytes(forecast.bytes_read), text::bytes(forecast.bytes_written))),
         ]
     }
+}
+
+/// The last part of a path.
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn print(plan: &Plan, fits: bool, indexes: u64, time: Option<&Time>, args: &Args, out: &mut dyn Write) -> io::Result<()> {
@@ -194,6 +200,6 @@ fn print(plan: &Plan, fits: bool, indexes: u64, time: Option<&Time>, args: &Args
     if indexes > 1 {
         lines.insert(0, ("indexes", format!("{indexes}, each as below, searched side by side")));
     }
-    lines.extend(time.into_iter().flat_map(|time| time.lines(indexes)));
+    lines.extend(time.into_iter().flat_map(|time| time.lines(indexes, args.rates.as_deref())));
     text::pairs(out, &lines)
 }

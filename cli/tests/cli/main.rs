@@ -9,6 +9,7 @@ mod eval;
 mod json;
 mod nightly;
 mod outputs;
+mod scale;
 mod shell;
 mod stopped;
 mod usage;
