@@ -170,14 +170,14 @@ impl Base {
         let kept = if options.budget.ram == u64::MAX {
             Kept::Nothing
         } else if left >= page_bytes * superblock.page_count {
-            Kept::all(&pages, &|number, bytes| check(number, bytes).map(|_| ()))?
+            Kept::all(&pages, &check)?
         } else {
             match PageCache::frames_for(left, page_bytes, superblock.page_count) {
                 0 => Kept::Nothing,
                 frames => {
                     // A hint that cannot be read is none.
                     let counts = read_warm(path, manifest.generation, superblock.page_count).unwrap_or_default();
-                    Kept::some(&pages, frames, counts.as_deref(), &|number, bytes| check(number, bytes).map(|_| ()))?
+                    Kept::some(&pages, frames, counts.as_deref(), &check)?
                 }
             }
         };

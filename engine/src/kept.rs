@@ -17,6 +17,9 @@ use std::{
     thread,
 };
 
+/// Proves that bytes are the page of that number, and all in it; gives its records.
+pub(crate) type Check<'a> = &'a (dyn Fn(u64, &[u8]) -> Result<usize, FormatError> + Sync);
+
 /// Pages that are read in one call while all are loaded.
 const PAGES_AT_ONCE: u64 = 256;
 
@@ -41,7 +44,7 @@ pub(crate) enum Kept {
 
 impl Kept {
     /// All pages of `file`, each judged by `check`.
-    pub(crate) fn all(file: &PageFile, check: &(dyn Fn(u64, &[u8]) -> Result<(), FormatError> + Sync)) -> Result<Kept, OpenError> {
+    pub(crate) fn all(file: &PageFile, check: Check<'_>) -> Result<Kept, OpenError> {
         let (page_bytes, page_count) = (file.page_bytes(), file.page_count());
         let bytes = usize::try_from(page_count).ok().and_then(|count| count.checked_mul(page_bytes)).filter(|&bytes| bytes > 0);
         let Some(bytes) = bytes else { return Ok(Kept::Nothing) };
@@ -63,12 +66,7 @@ impl Kept {
     }
 
     /// A cache of `frames` pages of `file`, filled with those that `counts` says are wanted most, as far as they pass `check`.
-    pub(crate) fn some(
-        file: &PageFile,
-        frames: u64,
-        counts: Option<&[u8]>,
-        check: &(dyn Fn(u64, &[u8]) -> Result<(), FormatError> + Sync),
-    ) -> Result<Kept, OpenError> {
+    pub(crate) fn some(file: &PageFile, frames: u64, counts: Option<&[u8]>, check: Check<'_>) -> Result<Kept, OpenError> {
         let io = |error| FormatError::Io { path: file.path().to_path_buf(), error };
         let frames = usize::try_from(frames).map_err(|_| io(std::io::ErrorKind::OutOfMemory.into()))?;
         let cache = PageCache::new(frames, file.page_bytes(), file.page_count()).map_err(io)?;
@@ -117,13 +115,8 @@ impl Adjacency {
         n * Adjacency::row_bytes(layout) as u64
     }
 
-    /// Reads every page of `file` once; `check` gives the number of records in a page, all of which it has proven.
-    pub(crate) fn read(
-        file: &PageFile,
-        layout: &RecordLayout,
-        n: u64,
-        check: &dyn Fn(u64, &[u8]) -> Result<usize, FormatError>,
-    ) -> Result<Adjacency, OpenError> {
+    /// Reads every page of `file` once.
+    pub(crate) fn read(file: &PageFile, layout: &RecordLayout, n: u64, check: Check<'_>) -> Result<Adjacency, OpenError> {
         let io = |error| FormatError::Io { path: file.path().to_path_buf(), error };
         let mut rows = Vec::new();
         let bytes = usize::try_from(Adjacency::bytes(layout, n)).map_err(|_| io(std::io::ErrorKind::OutOfMemory.into()))?;

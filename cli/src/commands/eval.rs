@@ -5,7 +5,7 @@ use crate::{
     failure::Failure,
     input::Changes,
     interrupt, key_file,
-    parse::Sweep,
+    parse::{self, Sweep},
     plot,
     progress::say,
     queries::{self, Queries},

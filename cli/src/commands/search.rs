@@ -140,7 +140,7 @@ fn params(args: &Args, index: &Index) -> Result<SearchParams, Failure> {
 /// The keys of `--among`.
 fn filter(args: &Args, index: &Index) -> Result<Option<Arc<KeySet>>, Failure> {
     let Some(path) = &args.among else { return Ok(None) };
-    let keys = match key_file::read(path, None)? {
+    let keys = match key_file::read(path)? {
         KeyList::Numbers(keys) if !index.info().string_keys => index.key_set(keys)?,
         KeyList::Numbers(keys) => {
             let names: Vec<String> = keys.iter().map(u64::to_string).collect();

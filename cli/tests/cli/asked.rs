@@ -8,7 +8,7 @@ fn hits(args: &[&str]) -> Vec<(String, f64)> {
     let run = roxanne(args).well();
     let hit = |line: &str| -> (String, f64) {
         let cells: Vec<&str> = line.split('\t').collect();
-        (cells[2].to_string(), cells[3].parse().unwrap())
+        (cells[2].to_string(), cells[3].parse().expect("a distance"))
     };
     run.stdout.lines().map(hit).collect()
 }
@@ -36,7 +36,7 @@ fn a_radius_a_filter_and_the_exact_way_agree() {
     let radius = exact[12].1;
     let near = with(&["--radius", &radius.to_string(), "--list-size", "64"]);
     assert!(near.len() >= 13 && near.iter().all(|(_, distance)| *distance <= radius), "{near:?}");
-    let among = place.write("some.txt", b"3\n11\n250\n7777\n".to_vec());
+    let among = place.write("some.txt", b"3\n11\n250\n7777\n");
     let few = with(&["--among", &among]);
     let mut keys: Vec<&str> = few.iter().map(|(key, _)| key.as_str()).collect();
     keys.sort_unstable();

@@ -11,7 +11,8 @@ fn sift() -> (TempDir, Index, Index) {
     let dir = scratch();
     let path = dir.path().join("index");
     build(SIFT_BASE, Metric::L2, BuildParams::default(), &path);
-    let resident = Index::open_with(&path, &OpenOptions { budget: Budget::ram(1 << 30), ..OpenOptions::default() }).unwrap();
+    let resident =
+        Index::open_with(&path, &OpenOptions { budget: Budget::ram(1 << 30), ..OpenOptions::default() }).expect("an opened index");
     (dir, open(&path), resident)
 }
 
@@ -89,8 +90,8 @@ fn check_filter(index: &Index, queries: &[Vec<f32>], keys: &Arc<KeySet>, floor: 
     let params = SearchParams { list_size: 64, ..SearchParams::DEFAULT };
     let (mut found, mut all, mut way) = (0, 0, Way::Flash);
     for query in queries {
-        let answer = index.search_in(query, &params, keys).unwrap();
-        let exact = &index.exact(&[query], 10, Some(keys)).unwrap()[0];
+        let answer = index.search_in(query, &params, keys).expect("an answer");
+        let exact = &index.exact(&[query], 10, Some(keys)).expect("an exact answer")[0];
         assert!(answer.hits.iter().all(|hit| keys.contains(hit.key)), "a key that was not asked for");
         assert_eq!(answer.hits.len(), exact.hits.len());
         found += answer.hits.iter().filter(|hit| exact.hits.iter().any(|e| e.distance == hit.distance)).count();

@@ -16,7 +16,7 @@ fn least(path: &Path, options: &OpenOptions) -> u64 {
 
 fn open_beside(path: &Path, bytes: u64, options: OpenOptions) -> Index {
     let budget = Budget::ram(least(path, &options) + bytes);
-    Index::open_with(path, &OpenOptions { budget, ..options }).unwrap()
+    Index::open_with(path, &OpenOptions { budget, ..options }).expect("an opened index")
 }
 
 #[test]
