@@ -26,7 +26,7 @@ use crate::{
     build_nav, codebook, emit, input, output,
 };
 use journal::{Journal, Record, ShardDone};
-use route::{NO_SHARD, Router, leader_count};
+use route::{NO_SHARD, Router, SAMPLE_EACH, leader_count};
 use roxanne_core::{
     build_codes::BuildCodec,
     dataset::Dataset,
@@ -93,7 +93,13 @@ pub(crate) fn make<B: Backend>(builder: &Builder, job: &Job<'_>, backend: &B, re
     watch.phase("train", 1, "step");
     let codec = input::learn_codec(dataset, builder.metric, seed)?;
     let shards = plan.shards;
-    let sample = input::sample_codes(dataset, &codec, builder.metric, CounterRng::new(seed).part(0x50A7), 8 * leader_count(shards) as u64)?;
+    let sample = input::sample_codes(
+        dataset,
+        &codec,
+        builder.metric,
+        CounterRng::new(seed).part(0x50A7),
+        (SAMPLE_EACH * leader_count(shards)) as u64,
+    )?;
     let router = Router::new(backend, &sample, shards)?;
     let (codebook, training) = codebook::train(&sample, &codec, builder.metric, plan.code_bytes, seed)?;
     drop(sample);
