@@ -9,7 +9,7 @@ use roxanne_core::{
 };
 
 /// Rows that a codebook is trained on, by dimension: wide vectors cost more a row and their rotations more still.
-fn sample_rows(dim: usize) -> u64 {
+pub(crate) fn sample_rows(dim: usize) -> u64 {
     (25_600 * 128 / dim.max(128) as u64).clamp(8_192, 25_600)
 }
 

@@ -1,6 +1,6 @@
 //! Writing a generation: every file in its final order, synced; the manifest last.
 
-use crate::{BuildError, backend::BuildCodes, progress::Watch};
+use crate::{BuildError, backend::BuildCodes, input::Content, progress::Watch};
 use rayon::prelude::*;
 use roxanne_core::{
     build_codes::BuildCodec,
@@ -18,7 +18,13 @@ use roxanne_core::{
     graph::Graph,
     id::NodeId,
 };
-use std::{fs::File, io::Write, path::Path};
+use std::{
+    fs::File,
+    io::Write,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Pages that are made in parallel and then written in one call.
 const BATCH_PAGES: usize = 2048;
@@ -46,6 +52,8 @@ pub struct GraphFile<'a> {
     pub keys: &'a KeyList,
     /// The shape of a page.
     pub layout: RecordLayout,
+    /// What the rows were when codes were made of them.
+    pub content: Content,
 }
 
 impl GraphFile<'_> {
@@ -80,18 +88,26 @@ impl GraphFile<'_> {
         }
         let mut batch = vec![0u8; BATCH_PAGES * layout.page_bytes];
         let mut first = 0;
+        let row_sum = AtomicU64::new(0);
         while first < page_count {
             let count = (page_count - first).min(BATCH_PAGES as u64) as usize;
             let pages = &mut batch[..count * layout.page_bytes];
             pages.par_chunks_mut(layout.page_bytes).enumerate().try_for_each_init(
                 || (Vec::new(), Vec::new()),
-                |(row, neighbors), (at, page)| self.fill(first + at as u64, file_id, page, row, neighbors),
+                |(row, neighbors), (at, page)| {
+                    let sum = self.fill(first + at as u64, file_id, page, row, neighbors)?;
+                    row_sum.fetch_add(sum, Relaxed);
+                    Ok::<(), BuildError>(())
+                },
             )?;
             if let Some(file) = &mut file {
                 file.write_all(pages).map_err(io)?;
             }
             first += count as u64;
             watch.advance(count as u64)?;
+        }
+        if row_sum.into_inner() != self.content.row_sum {
+            return Err(BuildError::InputChanged { source_name: self.dataset.source().to_string() });
         }
         if let Some(file) = &file {
             file.sync_all().map_err(io)?;
@@ -103,7 +119,9 @@ impl GraphFile<'_> {
         })
     }
 
-    fn fill(&self, number: u64, file_id: u64, page: &mut [u8], row: &mut Vec<u8>, neighbors: &mut Vec<NodeId>) -> Result<(), BuildError> {
+    /// Makes a page; gives the sum of the hashes of the rows that were read for it.
+    fn fill(&self, number: u64, file_id: u64, page: &mut [u8], row: &mut Vec<u8>, neighbors: &mut Vec<NodeId>) -> Result<u64, BuildError> {
+        let mut row_sum = 0u64;
         page.fill(0);
         let first = self.layout.first_node(number) as usize;
         let nodes = &self.order[first..(first + self.layout.per_page).min(self.order.len())];
@@ -113,6 +131,7 @@ impl GraphFile<'_> {
                 &self.codes.row(node.0)[..self.layout.row_bytes]
             } else {
                 self.dataset.read_rows(input_row, 1, row)?;
+                row_sum = row_sum.wrapping_add(xxh3_64(row));
                 row.as_slice()
             };
             neighbors.clear();
@@ -120,7 +139,34 @@ impl GraphFile<'_> {
             self.layout.write(page, slot, self.keys.record_key(input_row), vector, neighbors);
         }
         page::seal(page, PageHeader { file_id, page: number, live: nodes.len() as u16, ..PageHeader::default() });
-        Ok(())
+        Ok(row_sum)
+    }
+}
+
+/// A blob file of a generation that is being written.
+pub(crate) struct Blob {
+    name: String,
+    writer: BlobWriter,
+}
+
+impl Blob {
+    /// Begins it in `directory`; without one, every page is made and none kept.
+    pub(crate) fn begin(directory: Option<&Path>, generation: u64, name: &str) -> Result<Blob, BuildError> {
+        let file_id = format::file_id(generation, name);
+        let writer = match directory {
+            Some(directory) => BlobWriter::create(&directory.join(name), file_id)?,
+            None => BlobWriter::null(file_id),
+        };
+        Ok(Blob { name: name.to_string(), writer })
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), BuildError> {
+        Ok(self.writer.write(bytes)?)
+    }
+
+    pub(crate) fn finish(self) -> Result<FileEntry, BuildError> {
+        let payload_bytes = self.writer.finish()?;
+        Ok(FileEntry { name: self.name, bytes: format::blob::file_bytes(payload_bytes), payload_bytes })
     }
 }
 
@@ -134,12 +180,9 @@ pub fn write_blob(
     name: &str,
     fill: impl FnOnce(&mut BlobWriter) -> Result<(), FormatError>,
 ) -> Result<FileEntry, BuildError> {
-    let file_id = format::file_id(generation, name);
-    let mut writer =
-        directory.map_or_else(|| Ok(BlobWriter::null(file_id)), |directory| BlobWriter::create(&directory.join(name), file_id))?;
-    fill(&mut writer)?;
-    let payload_bytes = writer.finish()?;
-    Ok(FileEntry { name: name.to_string(), bytes: format::blob::file_bytes(payload_bytes), payload_bytes })
+    let mut blob = Blob::begin(directory, generation, name)?;
+    fill(&mut blob.writer)?;
+    blob.finish()
 }
 
 /// The navigation graph over new ids.

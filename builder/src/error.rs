@@ -129,20 +129,59 @@ pub enum BuildError {
         path: PathBuf,
     },
     /// More vectors near each other than a sample told.
-    #[error("a shard of {members} vectors where {planned} were planned for: build with more shards (--shards {more}) or more memory", more = shards + shards / 4 + 1)]
+    #[error(
+        "a shard of {members} vectors where memory is planned for {planned}: build with --shards {more} (and --fresh) instead of {shards}, \
+         or allow more memory"
+    )]
     ShardOutgrown {
-        /// It has.
+        /// It has, or will have by the rows so far.
         members: u64,
         /// It may have.
         planned: u64,
         /// Shards of the build.
         shards: usize,
+        /// Shards that would do.
+        more: u64,
     },
-    /// Shards live on disk.
-    #[error("a rehearsal of {shards} shards: only a build that fits memory can be rehearsed; allow it more")]
-    RehearsalShards {
-        /// By the plan.
-        shards: usize,
+    /// Steps are for builds in shards.
+    #[error("the build fits in one shard, which has no steps: use `roxanne build`, or ask for more shards (--shards)")]
+    OneShard,
+    /// A step of a sharded build before the first.
+    #[error("{path}: no input was routed here to its end; `roxanne shard plan` with the same arguments comes first")]
+    NotRouted {
+        /// The directory of the build.
+        path: PathBuf,
+    },
+    /// The last step before all shards are done.
+    #[error("{path}: shards {missing:?} are not built yet; `roxanne shard build` makes them, in any order")]
+    ShardsMissing {
+        /// The directory of the build.
+        path: PathBuf,
+        /// Which.
+        missing: Vec<usize>,
+    },
+    /// A file that a shard left for a later step is not what was written.
+    #[error("{path}: {detail}; start over with --fresh")]
+    ShardDamaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Rows that were read twice and differ.
+    #[error(
+        "{source_name}: these are not the rows that the build began with: the input changed meanwhile, or is another one; \
+         start over (--fresh) when nobody writes to it"
+    )]
+    InputChanged {
+        /// The input.
+        source_name: String,
+    },
+    /// An index that its judge refused.
+    #[error("the index was built, but is not published: {reason}")]
+    Rejected {
+        /// The judge's words.
+        reason: String,
     },
     /// A stop was asked for.
     #[error("stopped on request; nothing was left behind")]
@@ -159,9 +198,11 @@ impl BuildError {
     /// How a door reports it.
     pub fn class(&self) -> ErrorClass {
         match self {
-            BuildError::NoInput | BuildError::Param { .. } | BuildError::PqBytes { .. } => ErrorClass::Usage,
+            BuildError::NoInput | BuildError::OneShard | BuildError::Param { .. } | BuildError::PqBytes { .. } => ErrorClass::Usage,
             BuildError::Dataset(DatasetError::Io { source, .. }) => ErrorClass::of_io(source),
-            BuildError::Budget { .. } | BuildError::ShardOutgrown { .. } | BuildError::RehearsalShards { .. } => ErrorClass::Budget,
+            BuildError::Budget { .. } | BuildError::ShardOutgrown { .. } => ErrorClass::Budget,
+            BuildError::ShardDamaged { .. } => ErrorClass::Corrupt,
+            BuildError::Rejected { .. } => ErrorClass::Gate,
             BuildError::Locked { .. } => ErrorClass::Busy,
             BuildError::Format(error) => error.class(),
             BuildError::Backend(_) | BuildError::Threads(_) => ErrorClass::Device,

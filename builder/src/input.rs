@@ -3,7 +3,7 @@
 use crate::{BuildError, backend::BuildCodes, progress::Watch};
 use rayon::prelude::*;
 use roxanne_core::{build_codes::BuildCodec, dataset::Dataset, huge, metric::Metric, random::CounterRng};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Rows that the codec's range is learned from.
@@ -35,20 +35,41 @@ fn check(dataset: &Dataset, metric: Metric, row: u64, values: &[f32]) -> Result<
     })
 }
 
-/// Reads, checks and encodes all rows; returns them with the input's hash, as [`hash_all`] would.
+/// What the rows of an input were when they were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// As [`hash_all`] would tell it.
+    pub hash: u64,
+    /// The sum of the hashes of all rows, in whatever order they come; 0 where nobody reads them again because codes are rows.
+    pub row_sum: u64,
+}
+
+/// Reads, checks and encodes all rows.
 ///
 /// # Errors
 /// The first bad row of a chunk, by number; what reading says.
-pub fn encode_all(dataset: &Dataset, codec: &BuildCodec, watch: &Watch<'_>, metric: Metric) -> Result<(BuildCodes, u64), BuildError> {
+pub fn encode_all(dataset: &Dataset, codec: &BuildCodec, watch: &Watch<'_>, metric: Metric) -> Result<(BuildCodes, Content), BuildError> {
     let stride = codec.stride();
     let mut bytes: Vec<u8> = huge::zeroed(dataset.n() as usize * stride);
     watch.phase("read", dataset.n(), "rows");
-    let hashes = encode_range(dataset, codec, metric, 0, &mut bytes, &|rows| watch.advance(rows))?;
-    Ok((BuildCodes { metric: codec.build_metric(), stride, bytes }, hash_of_chunks(&hashes)))
+    let row_sum = AtomicU64::new(0);
+    let sum = |raw: &[u8], _: usize| {
+        if !codec.codes_are_rows() {
+            let rows = raw.chunks_exact(dataset.row_bytes()).map(xxh3_64);
+            row_sum.fetch_add(rows.fold(0, u64::wrapping_add), Relaxed);
+        }
+        watch.advance((raw.len() / dataset.row_bytes()) as u64)
+    };
+    let hashes = encode_range(dataset, codec, metric, 0, &mut bytes, &sum)?;
+    let content = Content { hash: hash_of_chunks(&hashes), row_sum: row_sum.into_inner() };
+    Ok((BuildCodes { metric: codec.build_metric(), stride, bytes }, content))
 }
 
-/// Reads, checks and encodes the rows from `start`, a multiple of [`CHUNK_ROWS`], on into `out`; returns the hash of each chunk. `advance` hears
-/// of rows that are done.
+/// Is shown the bytes of a chunk, and its number.
+pub(crate) type HearChunk<'a> = dyn Fn(&[u8], usize) -> Result<(), BuildError> + Sync + 'a;
+
+/// Reads, checks and encodes the rows from `start`, a multiple of [`CHUNK_ROWS`], on into `out`; returns the hash of each chunk. `hear` is
+/// shown the bytes of every chunk that is done, and its number.
 ///
 /// # Errors
 /// See [`encode_all`].
@@ -58,7 +79,7 @@ pub(crate) fn encode_range(
     metric: Metric,
     start: u64,
     out: &mut [u8],
-    advance: &(dyn Fn(u64) -> Result<(), BuildError> + Sync),
+    hear: &HearChunk<'_>,
 ) -> Result<Vec<u64>, BuildError> {
     let (dim, stride) = (dataset.dim(), codec.stride());
     // Once a chunk failed, later ones are not worth reading; earlier ones are, so that the first bad row is the one named.
@@ -75,7 +96,7 @@ pub(crate) fn encode_range(
             codec.encode(raw, &mut scratch, &mut code);
             out.copy_from_slice(&code);
         }
-        advance(count as u64)?;
+        hear(raw, chunk)?;
         Ok(xxh3_64(raw))
     };
     let hashes: Vec<Result<u64, BuildError>> = out
@@ -124,6 +145,23 @@ pub(crate) fn sample_codes(
         },
     )?;
     Ok(BuildCodes { metric: codec.build_metric(), stride, bytes })
+}
+
+/// Rows that [`sample_hash`] reads.
+const HASHED_ROWS: u64 = 256;
+
+/// A hash of the number of rows and of a few of them, the same ones each time: whether an input changed, at the price of a few reads.
+///
+/// # Errors
+/// What reading says.
+pub(crate) fn sample_hash(dataset: &Dataset) -> Result<u64, BuildError> {
+    let (mut hash, mut row) = (Xxh3::new(), Vec::new());
+    hash.update(&dataset.n().to_le_bytes());
+    for at in sample_rows(dataset, CounterRng::new(1).part(0xF1), HASHED_ROWS) {
+        dataset.read_rows(at, 1, &mut row)?;
+        hash.update(&row);
+    }
+    Ok(hash.digest())
 }
 
 /// The hash of all rows.

@@ -28,6 +28,7 @@ pub mod reservoir;
 pub mod scale;
 mod sharded;
 pub mod shuffle;
+mod steps;
 pub mod vamana;
 
 pub use device::Device;
@@ -35,10 +36,10 @@ pub use error::BuildError;
 pub use plan::Plan;
 pub use progress::{Observer, Phase};
 pub use roxanne_core::Budget;
+pub use sharded::Traffic;
 
 use backend::{Backend, BackendError, BuildCodes, cpu::Cpu};
 use graph_build::{BuiltGraph, GraphParams, StageWork, build_graph};
-use output::{Checkpoint, Output};
 use partition::PartitionParams;
 use progress::{Silent, Watch};
 use rayon::prelude::*;
@@ -57,6 +58,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
     time::Instant,
 };
+use steps::Job;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// What shapes an index.
@@ -154,6 +156,8 @@ pub struct Report {
     pub shards: usize,
     /// Vectors that shards borrowed from each other, counted once for each.
     pub ghosts: u64,
+    /// What a build in shards moved to and from the disk; nothing where all fits memory.
+    pub traffic: Traffic,
 }
 
 impl Report {
@@ -174,11 +178,12 @@ impl Report {
             backend: String::new(),
             shards: plan.shards,
             ghosts: 0,
+            traffic: Traffic::default(),
         }
     }
 
     /// After all of it.
-    fn finished(mut self, phases: Vec<Phase>, generation: &Manifest, start: Instant) -> Report {
+    fn finished(mut self, phases: Vec<Phase>, index_bytes: u64, start: Instant) -> Report {
         // A phase that every shard has is told once.
         for phase in phases {
             match self.phases.iter_mut().find(|known| known.name == phase.name) {
@@ -189,22 +194,15 @@ impl Report {
                 None => self.phases.push(phase),
             }
         }
-        self.index_bytes = generation.total_bytes();
+        self.index_bytes = index_bytes;
         self.seconds = start.elapsed().as_secs_f64();
         self.peak_rss_bytes = peak_rss_bytes();
         self
     }
 }
 
-/// What there is to do, whatever computes it.
-struct Job<'a> {
-    dataset: &'a Dataset,
-    plan: &'a Plan,
-    params: Vec<(String, String)>,
-    watch: &'a Watch<'a>,
-    /// `None` keeps nothing.
-    directory: Option<&'a Path>,
-}
+/// Looks at a complete index before it is published; says why not to.
+pub type Judge = dyn Fn(&Path) -> Result<(), String> + Send + Sync;
 
 /// A build, described step by step and then run.
 pub struct Builder {
@@ -220,6 +218,7 @@ pub struct Builder {
     stop: Arc<AtomicBool>,
     keys: Option<KeyList>,
     dataset: Option<Dataset>,
+    judge: Option<Box<Judge>>,
 }
 
 impl Builder {
@@ -238,6 +237,7 @@ impl Builder {
             stop: Arc::default(),
             keys: None,
             dataset: None,
+            judge: None,
         }
     }
 
@@ -285,6 +285,11 @@ impl Builder {
     /// Setting it to true stops the build at its next step; nothing is left behind but the checkpoint of a build in shards.
     pub fn stop(self, stop: Arc<AtomicBool>) -> Builder {
         Builder { stop, ..self }
+    }
+
+    /// Shows the complete index, in its temporary directory, to `judge`: what is refused is not published, and nothing of it is left.
+    pub fn judge(self, judge: Box<Judge>) -> Builder {
+        Builder { judge: Some(judge), ..self }
     }
 
     /// The users' own keys, one a row; without them keys are row numbers.
@@ -336,77 +341,6 @@ impl Builder {
         plan::plan(dataset, self.metric, &self.params, &self.keys_of(dataset), self.shards, &self.budget)
     }
 
-    /// Builds the index directory `out`.
-    ///
-    /// # Errors
-    /// Bad input, a budget too small, a full disk, `out` there already with other content; in all of them `out` is as it was before.
-    pub fn build(self, out: impl AsRef<Path>) -> Result<Report, BuildError> {
-        let out = out.as_ref();
-        self.planned(|builder, plan, start| builder.run(out, plan, start))
-    }
-
-    /// Does all the work of a build, every page included, and writes nothing: how long would it take, and what would it need?
-    ///
-    /// # Errors
-    /// As [`Builder::build`].
-    pub fn rehearse(self) -> Result<Report, BuildError> {
-        self.planned(|builder, plan, start| {
-            let dataset = builder.dataset.as_ref().ok_or(BuildError::NoInput)?;
-            let watch = Watch::new(builder.observer.as_ref(), &builder.stop);
-            let job = Job { dataset, plan, params: builder.manifest_params(plan)?, watch: &watch, directory: None };
-            let mut report = Report::of(plan);
-            let manifest = builder.compute(&job, &mut report)?;
-            Ok(report.finished(watch.finish(), &manifest, start))
-        })
-    }
-
-    /// Plans, checks, and works on the threads that were asked for.
-    fn planned(mut self, work: impl FnOnce(&Builder, &Plan, Instant) -> Result<Report, BuildError> + Send) -> Result<Report, BuildError> {
-        let start = Instant::now();
-        let plan = self.plan()?;
-        plan.check(&self.budget, &self.device)?;
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build().map_err(|e| BuildError::Threads(e.to_string()))?;
-        pool.install(|| work(&self, &plan, start))
-    }
-
-    fn run(&self, out: &Path, plan: &Plan, start: Instant) -> Result<Report, BuildError> {
-        let dataset = self.dataset.as_ref().ok_or(BuildError::NoInput)?;
-        let watch = Watch::new(self.observer.as_ref(), &self.stop);
-        let params = self.manifest_params(plan)?;
-        let mut report = Report::of(plan);
-        let checkpoint = match (plan.shards, self.fresh) {
-            (_, true) => Checkpoint::Fresh,
-            (1, _) => Checkpoint::None,
-            _ => Checkpoint::Continue,
-        };
-        let hash = || Ok(input_text(input::hash_all(dataset, &watch)?));
-        let (output, generation) = match Output::begin(out, &params, &hash, checkpoint)? {
-            Output::Complete(manifest) => {
-                report.already_complete = true;
-                report.rotated = manifest.param("rotated") == Some("true");
-                (None, *manifest)
-            }
-            Output::Begun(partial) => {
-                self.observer.directory(partial.directory());
-                let job = Job { dataset, plan, params, watch: &watch, directory: Some(partial.directory()) };
-                let manifest = self.compute(&job, &mut report).map_err(|error| match error {
-                    BuildError::Stopped if partial.has_checkpoint() => BuildError::Paused { path: partial.directory().to_path_buf() },
-                    error => error,
-                })?;
-                watch.phase("commit", 1, "index");
-                manifest.write(partial.directory())?;
-                if plan.shards > 1 {
-                    sharded::clean(partial.directory(), &manifest)?;
-                }
-                (Some(partial), manifest)
-            }
-        };
-        if let Some(partial) = output {
-            partial.commit()?;
-        }
-        Ok(report.finished(watch.finish(), &generation, start))
-    }
-
     /// How the index is built, as the manifest tells it. Equal lines mean an equal index.
     fn manifest_params(&self, plan: &Plan) -> Result<Vec<(String, String)>, BuildError> {
         let keys = self.keys.as_ref().map_or_else(|| "rows".to_string(), |keys| format!("{:016x}", keys.fingerprint()));
@@ -427,8 +361,8 @@ impl Builder {
         Ok(lines.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
     }
 
-    /// All files but the manifest, which is returned; on the device that was asked for.
-    fn compute(&self, job: &Job<'_>, report: &mut Report) -> Result<Manifest, BuildError> {
+    /// All files but the manifest, which is returned when they are whole; on the device that was asked for.
+    fn compute(&self, job: &Job<'_>, report: &mut Report) -> Result<Option<Manifest>, BuildError> {
         let cpu = |report: &mut Report| self.make(job, &Cpu::at_level(self.level), report);
         match &self.device {
             Device::Cpu => cpu(report),
@@ -486,7 +420,7 @@ impl Builder {
         Err(device::unavailable(&Device::Wgpu(which.map(String::from)), device::WITHOUT).into())
     }
 
-    fn make<B: Backend>(&self, job: &Job<'_>, backend: &B, report: &mut Report) -> Result<Manifest, BuildError> {
+    fn make<B: Backend>(&self, job: &Job<'_>, backend: &B, report: &mut Report) -> Result<Option<Manifest>, BuildError> {
         if job.plan.shards > 1 {
             return sharded::make(self, job, backend, report);
         }
@@ -532,7 +466,7 @@ impl Builder {
         // After the last stage: what was lost on the way is in the name.
         report.backend = backend.name();
 
-        params.push((output::INPUT.to_string(), input_text(content)));
+        params.push((output::INPUT.to_string(), input_text(content.hash)));
         params.push(("rotated".to_string(), codebook.is_rotated().to_string()));
         let generation = generation_of(&params);
         let file = emit::GraphFile {
@@ -546,6 +480,7 @@ impl Builder {
             entry,
             keys,
             layout,
+            content,
         };
         let mut files = vec![file.write(directory, generation, watch)?];
         watch.phase("codes and keys", n as u64, "rows");
@@ -568,7 +503,7 @@ impl Builder {
         files.push(emit::write_blob(directory, generation, format::NAV_FILE, |blob| blob.write(&nav.to_bytes()))?);
         files.push(emit::write_blob(directory, generation, format::KEYS_FILE, |blob| keys.write(blob, |row| new_of_row[row]))?);
         watch.advance(0)?;
-        Ok(Manifest { generation, n: plan.n, dim: plan.dim, element: plan.element, metric: plan.metric, params, files })
+        Ok(Some(Manifest { generation, n: plan.n, dim: plan.dim, element: plan.element, metric: plan.metric, params, files }))
     }
 }
 

@@ -175,7 +175,7 @@ pub fn builds(device: &Device, roofs: &Roofs, plan: &Plan, each: &mut dyn FnMut(
     for &n in &plan.builds {
         let (dim, size) = (dim_of_build(n), size_name(n));
         let params = BuildParams::default();
-        let report = Builder::new(Metric::L2).params(params.clone()).device(device.clone()).input(&source(n, dim))?.rehearse()?;
+        let report = Builder::new(Metric::L2).params(params.clone()).device(device.clone()).input(&source(n, dim))?.rehearse(None)?;
         // Rows go up three times (cells, graph, codes), the graph and the codes come down.
         let floor = roofs.upload.zip(roofs.download).map(|(up, down)| {
             let (rows, back) = (3 * dim.next_multiple_of(32), 4 * (params.max_degree + 1) + report.code_bytes);

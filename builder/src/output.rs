@@ -28,6 +28,8 @@ pub(crate) struct Partial {
     directory: PathBuf,
     /// Held locked until the end.
     lock: Option<File>,
+    /// Removed at the end, whatever is in it.
+    is_scratch: bool,
 }
 
 /// What to do about the checkpoint of a build that was stopped.
@@ -39,6 +41,10 @@ pub(crate) enum Checkpoint {
     Continue,
     /// Start over.
     Fresh,
+    /// There must be one, which nobody else works on ...
+    Expected,
+    /// ... or others may too.
+    Joined,
 }
 
 const LOCK: &str = "LOCK";
@@ -61,12 +67,14 @@ impl Output {
             if let Some(complete) = complete_output(out, params, input)? {
                 return Ok(complete);
             }
-            let Some(partial) = Partial::lock(out)? else { continue };
+            let Some(partial) = Partial::lock(out, checkpoint)? else { continue };
             // Another build may have published since the first look; the lock now keeps it from happening again.
             if fs::symlink_metadata(out).is_err() {
                 let found = partial.has_checkpoint();
                 match checkpoint {
                     Checkpoint::Continue if found => {}
+                    Checkpoint::Expected | Checkpoint::Joined if found => {}
+                    Checkpoint::Expected | Checkpoint::Joined => return Err(BuildError::NotRouted { path: partial.directory.clone() }),
                     Checkpoint::None if found => return Err(BuildError::OtherCheckpoint { path: partial.directory.clone() }),
                     _ => partial.clear()?,
                 }
@@ -96,12 +104,23 @@ fn complete_output(
     if let Some(error) = params.iter().find_map(|(name, value)| differs(name, value)) {
         return Err(error);
     }
-    differs(INPUT, &input()?).map_or_else(|| Ok(Some(Output::Complete(Box::new(manifest.clone())))), Err)
+    if let Some(error) = differs(INPUT, &input()?) {
+        return Err(error);
+    }
+    remove_strays(out);
+    Ok(Some(Output::Complete(Box::new(manifest))))
+}
+
+/// Removes what only an index that is not published yet has a use for.
+fn remove_strays(index: &Path) {
+    for name in [JOURNAL, LOCK] {
+        let _ = fs::remove_file(index.join(name));
+    }
 }
 
 impl Partial {
     /// Creates or takes over the temporary directory; `None` when it went away meanwhile.
-    fn lock(out: &Path) -> Result<Option<Partial>, BuildError> {
+    fn lock(out: &Path, checkpoint: Checkpoint) -> Result<Option<Partial>, BuildError> {
         let Some(name) = out.file_name() else {
             return Err(BuildError::OutputExists { path: out.to_path_buf(), detail: "it names no directory".to_string() });
         };
@@ -116,7 +135,8 @@ impl Partial {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(io(&lock_path))?,
         };
-        match lock.try_lock() {
+        let locked = if checkpoint == Checkpoint::Joined { lock.try_lock_shared() } else { lock.try_lock() };
+        match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(BuildError::Locked { path: directory }),
             Err(TryLockError::Error(error)) => return Err(io(&lock_path)(error)),
@@ -127,7 +147,16 @@ impl Partial {
         if fs::metadata(&lock_path).map(file).ok() != Some(locked) {
             return Ok(None);
         }
-        Ok(Some(Partial { out: out.to_path_buf(), directory, lock: Some(lock) }))
+        Ok(Some(Partial { out: out.to_path_buf(), directory, lock: Some(lock), is_scratch: false }))
+    }
+
+    /// A directory among the system's temporary ones, for what a rehearsal in shards must keep until its end.
+    pub(crate) fn scratch() -> Result<Partial, BuildError> {
+        let out = std::env::temp_dir().join(format!("roxanne-rehearsal-{}", std::process::id()));
+        let mut partial = Partial::lock(&out, Checkpoint::Fresh)?.ok_or(BuildError::Locked { path: out })?;
+        partial.is_scratch = true;
+        partial.clear()?;
+        Ok(partial)
     }
 
     /// Removes what a killed build left, which is of no use.
@@ -141,6 +170,11 @@ impl Partial {
         Ok(())
     }
 
+    /// The index that a killed build had completed and not yet published.
+    pub(crate) fn completed(&self) -> Option<Manifest> {
+        Manifest::read(&self.directory).ok()
+    }
+
     /// Whether a build can go on from what is here.
     pub(crate) fn has_checkpoint(&self) -> bool {
         self.directory.join(JOURNAL).exists()
@@ -148,6 +182,11 @@ impl Partial {
 
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Nothing of it stays, a checkpoint neither.
+    pub(crate) fn discard(mut self) {
+        self.is_scratch = true;
     }
 
     /// The directory becomes the output, unless something came to be there meanwhile.
@@ -162,8 +201,8 @@ impl Partial {
             Err(Errno::INVAL) => fs::rename(&self.directory, &self.out).map_err(io(&self.out))?,
             Err(error) => return Err(io(&self.out)(error.into())),
         }
-        // The index is there now. A lock file that stays is no harm: nothing reads it.
-        let _ = fs::remove_file(self.out.join(LOCK));
+        // The index is there now. Files that stay because the process dies here are no harm, and go when the same build is asked for again.
+        remove_strays(&self.out);
         self.lock = None;
         let parent = self.out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(parent).and_then(|d| d.sync_all()).map_err(io(parent))
@@ -173,7 +212,7 @@ impl Partial {
 impl Drop for Partial {
     fn drop(&mut self) {
         // A checkpoint stays.
-        if self.lock.is_some() && !self.has_checkpoint() {
+        if self.lock.is_some() && (self.is_scratch || !self.has_checkpoint()) {
             // The lock goes last, and the directory only when nobody else has begun in it. About an error nothing can be done here; the
             // next build into this path removes the rest.
             let _ = self.clear();

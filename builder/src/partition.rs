@@ -135,7 +135,7 @@ pub fn top_level<B: Backend>(
 }
 
 /// Each leader's place on a tour that goes on to the nearest leader not yet visited.
-pub(crate) fn tour_of(codes: &BuildCodes, leaders: &[u32]) -> Vec<u32> {
+fn tour_of(codes: &BuildCodes, leaders: &[u32]) -> Vec<u32> {
     let mut place = vec![NO_LEADER; leaders.len()];
     let mut at = 0;
     for step in 0..leaders.len() as u32 {

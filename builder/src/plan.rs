@@ -1,8 +1,15 @@
 //! The bill before the work: bytes of memory and disk, from the same structures that the build will allocate.
 
 use crate::{
-    BuildError, BuildParams, Device, backend::cpu::BATCH_MEMBERS, codebook::auto_pq_bytes, input::CODEC_SAMPLE, nav_params,
-    partition::PartitionParams, reservoir::Reservoirs, sharded::UNIT_BYTES, shuffle,
+    BuildError, BuildParams, Device,
+    backend::cpu::BATCH_MEMBERS,
+    codebook::auto_pq_bytes,
+    input::CODEC_SAMPLE,
+    nav_params,
+    partition::PartitionParams,
+    reservoir::Reservoirs,
+    sharded::{BUFFER_BYTES, UNIT_BYTES, node_bytes, segmented_bytes},
+    shuffle,
 };
 use roxanne_core::{
     budget::Budget,
@@ -82,8 +89,11 @@ pub struct Plan {
     pub on_device: OnDevice,
     /// Most disk during the build: the index itself, and what shards leave for each other.
     pub disk_bytes: u64,
-    /// Of a build of shards: what they leave for each other, each byte written once and read once; it is not all there at one time.
-    pub between_bytes: u64,
+    /// What a build in shards must read and write, beside the input, when every vector is a ghost somewhere: no build reads or writes a byte of
+    /// its files twice. 0 where all fits memory.
+    pub read_bytes: u64,
+    /// See `read_bytes`; the index is in it.
+    pub written_bytes: u64,
     /// Shards: 1 where all fits memory, else as few as do.
     pub shards: usize,
     /// The most members that a shard may have within the budget.
@@ -107,11 +117,14 @@ struct Bytes {
     sample: u64,
     /// What is held from the beginning to the end, in all: the process itself, keys, where the rows of an input of parts lie.
     base: u64,
+    /// As a shard leaves it, and the edges of it as a ghost.
+    node: u64,
+    edges: u64,
 }
 
-/// Members that the largest shard may have: every vector twice, and a quarter more than the mean.
+/// Members that the largest shard may have: every vector twice, and an eighth more than the mean, as its sample may have been wrong.
 fn members_of(n: u64, shards: u64) -> u64 {
-    (2 * n).div_ceil(shards) * 5 / 4
+    ((2 * n).div_ceil(shards) * 9 / 8).min(n)
 }
 
 impl Bytes {
@@ -147,15 +160,25 @@ impl Bytes {
         if shards == 1 {
             return self.base + self.sample.max(self.graph(n));
         }
-        // Routing holds a unit of rows several times; later an id a row, pages, and what came home to a shard.
+        // Routing holds a unit of rows several times; later an id a row, nodes and pages, and what came home to a shard.
         let route = 6 * UNIT_BYTES;
-        let pages = 4 * n + (64 << 20) + members_of(n, shards) / 2 * 24 * 16;
-        self.base + self.sample.max(route).max(self.shard(members_of(n, shards))).max(4 * n + self.graph(nav_n)).max(pages)
+        let pages = 4 * n + (32 << 20) + members_of(n, shards) / 2 * self.edges * 2;
+        let most = self.sample.max(route).max(self.shard(members_of(n, shards))).max(4 * n + self.graph(nav_n)).max(pages);
+        self.base + BUFFER_BYTES + most
     }
 
-    /// What shards leave beside the index: members and vectors; then nodes, ids, codes and edges on their way.
-    fn between(&self, n: u64, node_bytes: u64) -> (u64, u64) {
-        (n * (2 * (8 + self.stride) + self.raw), n * (node_bytes + 4 + self.code + 12 * 16))
+    /// Bytes on disk of what routing leaves, of the nodes, and of all else that shards leave.
+    fn left(&self, n: u64) -> [u64; 3] {
+        let routed =
+            segmented_bytes(2 * n, 8 + self.stride as usize) + if self.raw > 0 { segmented_bytes(n, self.raw as usize) } else { 0 };
+        let small = segmented_bytes(n, 4) + segmented_bytes(n, self.code as usize) + segmented_bytes(n, self.edges as usize);
+        [routed, segmented_bytes(n, self.node as usize), small]
+    }
+
+    /// Most disk that shards take beside the index. Members go when their shard is built, and nodes when they are on pages.
+    fn shards_on_disk(&self, n: u64, shards: u64) -> u64 {
+        let [routed, nodes, small] = self.left(n);
+        routed.max(nodes + small) + routed / shards
     }
 }
 
@@ -195,6 +218,8 @@ pub fn plan(
         list: 8 * params.leaf_k as u64,
         sample: CODEC_SAMPLE.min(n) * 8 * codec.build_dim() as u64,
         base: BASE_RAM + keys.ram_bytes() + dataset.resident_bytes(),
+        node: node_bytes(&layout) as u64,
+        edges: 12 * params.inbox.max(1) as u64,
     };
     let shards = shards.unwrap_or_else(|| {
         let fits = |&shards: &usize| bytes.peak(n, shards as u64, nav_n) <= budget.ram;
@@ -206,10 +231,9 @@ pub fn plan(
         return Err(BuildError::Param { name: "shards", value: shards.to_string(), low: 1.0, high: MAX_SHARDS as f64 });
     }
     let peak_ram_bytes = bytes.peak(n, shards as u64, nav_n);
-    let shard_members = budget.ram.saturating_sub(bytes.base) / bytes.shard(1_000_000).div_ceil(1_000_000);
-    let node_bytes = 8 + 4 * params.max_degree as u64 + layout.row_bytes as u64;
-    let (routed, built) = if shards == 1 { (0, 0) } else { bytes.between(n, node_bytes) };
-    let disk_bytes = index_bytes + routed.max(built) + routed / shards as u64;
+    let shard_members = budget.ram.saturating_sub(bytes.base + BUFFER_BYTES) / bytes.shard(1_000_000).div_ceil(1_000_000);
+    let left = if shards == 1 { 0 } else { bytes.left(n).iter().sum() };
+    let disk_bytes = if shards == 1 { index_bytes } else { index_bytes + bytes.shards_on_disk(n, shards as u64) };
     let fanout = PartitionParams::default().fanout[0] as u64;
     let largest = if shards == 1 { n } else { members_of(n, shards as u64) };
     let (least_bytes, best_bytes) = device_memory(largest, codec.stride() as u64, params.reservoir as u64, fanout, params.leaf_k);
@@ -231,7 +255,8 @@ pub fn plan(
         serve_ram_bytes,
         on_device,
         disk_bytes,
-        between_bytes: routed + built,
+        read_bytes: left,
+        written_bytes: if shards == 1 { 0 } else { left + index_bytes },
         shards,
         shard_members,
     })

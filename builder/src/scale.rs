@@ -113,7 +113,7 @@ impl Rates {
         let routed = if plan.shards > 1 { n * (LEADERS_EACH * plan.shards).clamp(256, 4096) as f64 } else { 0.0 };
         let input = if from_file { plan.n * plan.element.row_bytes(plan.dim) as u64 } else { 0 };
         // What shards leave for each other is written once and read once.
-        let between = plan.between_bytes;
+        let between = plan.read_bytes;
         let (bytes_read, bytes_written) = (input + between, plan.index_bytes + between);
         let stages = vec![
             ("read", n * self.read + input as f64 * self.byte_read),

@@ -8,6 +8,7 @@ pub(crate) mod eval;
 pub(crate) mod info;
 pub(crate) mod plan;
 pub(crate) mod search;
+pub(crate) mod shard;
 pub(crate) mod truth;
 pub(crate) mod tune;
 pub(crate) mod verify;

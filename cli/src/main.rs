@@ -10,6 +10,7 @@ mod key_file;
 mod latency;
 mod parse;
 mod plot;
+mod probe;
 mod progress;
 mod queries;
 mod rates;
@@ -57,6 +58,7 @@ struct Cli {
 enum Command {
     Plan(commands::plan::Args),
     Build(commands::build::Args),
+    Shard(commands::shard::Args),
     Truth(commands::truth::Args),
     Eval(commands::eval::Args),
     Search(commands::search::Args),
@@ -96,6 +98,7 @@ fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
     match command {
         Command::Plan(args) => commands::plan::run(args, out),
         Command::Build(args) => commands::build::run(args, out),
+        Command::Shard(args) => commands::shard::run(args, out),
         Command::Truth(args) => commands::truth::run(args, out),
         Command::Eval(args) => commands::eval::run(args, out),
         Command::Search(args) => commands::search::run(args, out),

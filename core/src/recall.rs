@@ -7,7 +7,7 @@ mod exact;
 #[cfg(test)]
 mod tests;
 
-pub use exact::exact_truth;
+pub use exact::{exact_truth, exact_truth_of};
 
 use crate::dataset::{self, DatasetError, PendingFile};
 use crate::distance::UnsupportedMetric;

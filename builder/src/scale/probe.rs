@@ -54,7 +54,7 @@ impl Probe<'_> {
         let dim = dataset.dim();
         let builder = Builder::new(self.metric).params(self.params.clone()).device(self.device.clone()).threads(self.threads);
         // One shard: what a shard costs is what a build costs.
-        let report = builder.shards(1).observer(self.observer.clone()).dataset(spread(dataset)?).rehearse()?;
+        let report = builder.shards(1).observer(self.observer.clone()).dataset(spread(dataset)?).rehearse(None)?;
         let io = |error| FormatError::Io { path: self.directory.to_path_buf(), error };
         self.observer.phase("disk", 1, "step");
         let (written, read) = disk(self.directory).map_err(io)?;

@@ -1,13 +1,13 @@
 //! `build`: vectors in, one index directory out.
 
 use super::{Limits, Shape, print_json, refuse_existing};
-use crate::{failure::Failure, input::Changes, interrupt, parse, progress, text};
+use crate::{failure::Failure, input::Changes, interrupt, parse, probe, progress, text};
 use roxanne_builder::{BuildError, Builder, Device, Phase, Report};
 use roxanne_core::metric::Metric;
 use serde_json::{Value, json};
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -17,7 +17,8 @@ use std::{
   roxanne build base.u8bin -o my.rx
   roxanne build embeddings.npy -o my.rx --metric cos --keys ids.txt --ram 16G
   roxanne build base.u8bin --keys base.keys --changes tuesday.u8bin:tuesday.keys --deleted gone.txt -o new.rx
-  roxanne build synth:n=100000,dim=128,type=u8 -o rehearsal.rx --json
+  roxanne build base.fbin -o my.rx --ram 8G --verify
+  roxanne build synth:n=1000000000,dim=128,type=u8 --sink null --shards 16 --only-shard 0 --json
 
 With --changes and --deleted the index is that of the one file that `roxanne convert` would make of them, byte for byte.
 
@@ -28,8 +29,17 @@ pub(crate) struct Args {
     /// The vectors
     input: String,
     /// The index directory to make
-    #[arg(long, short, value_name = "IDX")]
-    output: PathBuf,
+    #[arg(long, short, value_name = "IDX", required_unless_present = "sink")]
+    output: Option<PathBuf>,
+    /// Rehearse: do all the work, keep nothing, say how long it took
+    #[arg(long, value_enum, value_name = "null", conflicts_with_all = ["output", "verify", "fresh"], hide_possible_values = true)]
+    sink: Option<Sink>,
+    /// With --sink null: route all vectors, and build one shard of those planned
+    #[arg(long, value_name = "I", requires = "sink")]
+    only_shard: Option<usize>,
+    /// Before publishing, check every byte, that all is reachable, and recall@10 of a few rows against exact search; refuse less than R
+    #[arg(long, value_name = "R", num_args = 0..=1, default_missing_value = "0.9", value_parser = parse::share)]
+    verify: Option<f64>,
     /// What near means: l2, cos, dot, l1 or hamming
     #[arg(long, short, default_value = "l2", value_parser = parse::metric)]
     metric: Metric,
@@ -65,10 +75,41 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// Where an index can go but to disk.
+#[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
+enum Sink {
+    /// Nowhere.
+    Null,
+}
+
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
+    match &args.output {
+        Some(_) => run_step(args, out, &|builder, index| builder.build(index)),
+        None => run_step(args, out, &|builder, _| builder.rehearse(args.only_shard)),
+    }
+}
+
+impl Args {
+    /// For commands whose work must lie somewhere.
+    pub(crate) fn refuse_rehearsal(&self) -> Result<(), Failure> {
+        if self.output.is_some() {
+            Ok(())
+        } else {
+            Err(Failure::usage("steps of a build need a directory (-o): --sink null is for `roxanne build`"))
+        }
+    }
+}
+
+/// Something of a build.
+pub(crate) type StepFn<'a> = dyn Fn(Builder, &Path) -> Result<Report, BuildError> + 'a;
+
+/// Describes the build and lets `step` do something of it.
+pub(crate) fn run_step(args: &Args, out: &mut dyn Write, step: &StepFn<'_>) -> Result<(), Failure> {
     let stop = interrupt::stop_flag();
-    if args.output.symlink_metadata().is_err() {
-        refuse_existing(&args.output)?;
+    let nowhere = PathBuf::new();
+    let index = args.output.as_ref().unwrap_or(&nowhere);
+    if args.output.is_some() && index.symlink_metadata().is_err() {
+        refuse_existing(index)?;
     }
     let progress = Arc::new(progress::Progress::within(args.progress, args.limits.budget()));
     let (dataset, keys) = args.changes.open(&args.input, args.limit)?;
@@ -89,13 +130,22 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     if let Some(keys) = keys {
         builder = builder.keys(keys);
     }
-    let report = builder.build(&args.output).map_err(|error| match error {
-        BuildError::Stopped => interrupt::interrupted(args.output.display()),
+    if let Some(least) = args.verify {
+        builder = builder.judge(probe::judge(
+            args.changes.open(&args.input, args.limit)?.0,
+            args.metric,
+            least,
+            args.shape.degree,
+            args.limits.budget().ram,
+        )?);
+    }
+    let report = step(builder, index).map_err(|error| match error {
+        BuildError::Stopped => interrupt::interrupted(index.display()),
         error => error.into(),
     })?;
     progress.end();
     if report.already_complete {
-        progress::say(format_args!("{}: complete already, of the same input and parameters; nothing was done", args.output.display()));
+        progress::say(format_args!("{}: complete already, of the same input and parameters; nothing was done", index.display()));
     }
     if args.json {
         print_json(out, &to_json(&report))?
@@ -126,6 +176,12 @@ fn to_json(report: &Report) -> Value {
         "backend": report.backend,
         "shards": report.shards,
         "ghosts": report.ghosts,
+        "disk": {
+            "read_bytes": report.traffic.read_bytes,
+            "written_bytes": report.traffic.written_bytes,
+            "busy_seconds": report.traffic.busy_seconds,
+            "busy_share": per_second(1, report.seconds) * report.traffic.busy_seconds,
+        },
         "already_complete": report.already_complete,
         "work": {
             "assign_pairs": work.assign_pairs,
@@ -144,7 +200,7 @@ fn to_json(report: &Report) -> Value {
 fn print(report: &Report, args: &Args, out: &mut dyn Write) -> io::Result<()> {
     let work = &report.work;
     let mut lines = vec![
-        ("index", args.output.display().to_string()),
+        ("index", args.output.as_ref().map_or_else(|| "nowhere: a rehearsal".into(), |path| path.display().to_string())),
         ("vectors", format!("{} x {}", text::count(report.n), report.dim)),
         ("size", text::bytes(report.index_bytes)),
         ("code", format!("{} bytes a vector{}", report.code_bytes, if report.rotated { ", rotated" } else { "" })),
@@ -153,11 +209,20 @@ fn print(report: &Report, args: &Args, out: &mut dyn Write) -> io::Result<()> {
         let ghosts = || format!(", {} vectors lent as ghosts", text::count(report.ghosts));
         let shards = format!("{}{}", report.shards, if report.shards > 1 { ghosts() } else { String::new() });
         let pairs = |pairs: u64, seconds: f64| format!("{} pairs, {}/s", text::rate(pairs as f64), text::rate(per_second(pairs, seconds)));
+        let traffic = &report.traffic;
+        let busy = 100.0 * per_second(1, report.seconds) * traffic.busy_seconds;
+        let [read, written] = [traffic.read_bytes, traffic.written_bytes].map(text::bytes);
+        let disk = if report.shards > 1 {
+            format!("{read} read, {written} written between passes, {busy:.0}% of the time")
+        } else {
+            "written once".into()
+        };
         lines.extend([
             ("time", format!("{}, {} vectors/s", text::seconds(report.seconds), text::rate(per_second(report.n, report.seconds)))),
             ("peak memory", text::bytes(report.peak_rss_bytes)),
             ("backend", report.backend.clone()),
             ("shards", shards),
+            ("disk", disk),
             ("assign", pairs(work.assign_pairs, work.assign_seconds)),
             ("leaf", pairs(work.leaf_pairs, work.leaf_seconds)),
         ]);

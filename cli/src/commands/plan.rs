@@ -166,6 +166,8 @@ fn print(plan: &Plan, fits: bool, indexes: u64, time: Option<&Time>, args: &Args
                 "peak_ram_bytes": plan.on_device.peak_ram_bytes,
             },
             "disk_bytes": plan.disk_bytes,
+            "read_bytes": plan.read_bytes,
+            "written_bytes": plan.written_bytes,
             "shards": plan.shards,
             "reads_per_query": scale::reads_a_query(LIST_SIZE),
             "fits": fits,
@@ -185,12 +187,14 @@ fn print(plan: &Plan, fits: bool, indexes: u64, time: Option<&Time>, args: &Args
         text::bytes(plan.on_device.peak_ram_bytes)
     );
     let reads = [LIST_SIZE / 2, LIST_SIZE, LIST_SIZE * 2].map(|list| format!("{:.0} at list size {list}", scale::reads_a_query(list)));
+    let traffic = || format!(", {} read and {} written between passes", text::bytes(plan.read_bytes), text::bytes(plan.written_bytes));
+    let shards = format!("{}{}", text::count(plan.shards as u64), if plan.shards > 1 { traffic() } else { String::new() });
     let mut lines = vec![
         ("vectors", format!("{} x {} {}, {}", text::count(plan.n), plan.dim, plan.element, plan.metric)),
         ("page", format!("{} with {} nodes of {} bytes", text::bytes(plan.page_bytes as u64), plan.records_per_page, plan.record_bytes)),
         ("code", format!("{} bytes a vector in RAM", plan.code_bytes)),
         ("index", text::bytes(plan.index_bytes)),
-        ("shards", text::count(plan.shards as u64)),
+        ("shards", shards),
         ("RAM to build", format!("{}{}", text::bytes(plan.peak_ram_bytes), of(args.limits.ram))),
         ("disk to build", format!("{}{}", text::bytes(plan.disk_bytes), of(args.limits.disk))),
         ("on a CUDA device", on_device),

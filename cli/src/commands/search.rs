@@ -4,7 +4,7 @@ use super::{Memory, check_index, index_json, search_failure};
 use crate::{
     failure::Failure,
     interrupt, key_file,
-    parse::QuerySource,
+    parse::{self, QuerySource},
     progress::say,
     queries::{self, Queries},
 };
@@ -46,7 +46,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "L", default_value_t = 64, visible_aliases = ["ef", "complexity"], value_parser = clap::value_parser!(u32).range(1..))]
     list_size: u32,
     /// The list size that `roxanne tune` found to give this recall (0 to 1), instead of --list-size
-    #[arg(long, value_name = "R", conflicts_with = "list_size")]
+    #[arg(long, value_name = "R", conflicts_with = "list_size", value_parser = parse::share)]
     recall: Option<f64>,
     /// All vectors within this distance, not the nearest k
     #[arg(long, value_name = "D", allow_negative_numbers = true, conflicts_with_all = ["k", "exact"])]

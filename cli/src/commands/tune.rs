@@ -4,7 +4,7 @@ use super::{check_index, print_json, thread_count};
 use crate::{
     failure::Failure,
     interrupt,
-    parse::Sweep,
+    parse::{self, Sweep},
     progress::say,
     queries::{self, Queries},
     text,
@@ -47,7 +47,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "list-size=...", default_value = "list-size=10,14,20,28,40,56,80,112,160,224,320")]
     sweep: Sweep,
     /// Say which list size gives this recall (0 to 1); exit code 5 when none that was measured does
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", value_parser = parse::share)]
     target: Option<f64>,
     /// Threads; 0 is one a core
     #[arg(long, short, value_name = "T", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]

@@ -7,6 +7,7 @@ mod damage;
 mod door;
 mod eval;
 mod json;
+mod killed;
 mod nightly;
 mod outputs;
 mod scale;

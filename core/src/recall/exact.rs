@@ -39,6 +39,23 @@ pub fn exact_truth(
         let (base_dim, query_dim) = (base.dim(), queries.dim());
         return Err(TruthError::Mismatch { base_dim, base: base.element(), query_dim, query: queries.element() });
     }
+    let mut query_rows = Vec::new();
+    queries.read_rows(0, queries.n() as usize, &mut query_rows)?;
+    check_finite(queries.element(), &query_rows, queries.dim(), 0)?;
+    exact_truth_of(base, &query_rows, metric, k, progress)
+}
+
+/// [`exact_truth`] for queries in memory: raw rows of the base's own type `[count * row_bytes]`, finite.
+///
+/// # Errors
+/// As [`exact_truth`].
+pub fn exact_truth_of(
+    base: &Dataset,
+    query_rows: &[u8],
+    metric: Metric,
+    k: usize,
+    progress: &mut (dyn FnMut(u64) + Send),
+) -> Result<Truth, TruthError> {
     let distance = DistanceFn::new(metric, base.element(), base.dim())?;
     if k == 0 {
         return Err(TruthError::NoNeighbors);
@@ -49,10 +66,7 @@ pub fn exact_truth(
     let k = k.min(base.n() as usize);
     let row_bytes = base.row_bytes();
 
-    let mut query_rows = Vec::new();
-    queries.read_rows(0, queries.n() as usize, &mut query_rows)?;
-    check_finite(queries.element(), &query_rows, queries.dim(), 0)?;
-    let tile_queries = (queries.n() as usize).div_ceil(2 * rayon::current_num_threads()).clamp(1, TILE_QUERIES);
+    let tile_queries = (query_rows.len() / row_bytes).div_ceil(2 * rayon::current_num_threads()).clamp(1, TILE_QUERIES);
     let mut tiles: Vec<Tile> = query_rows.chunks(tile_queries * row_bytes).map(|queries| Tile::new(queries, row_bytes)).collect();
 
     let chunk_rows = (CHUNK_BYTES / row_bytes).max(1);
@@ -69,7 +83,7 @@ pub fn exact_truth(
         progress(end);
     }
 
-    let mut truth = Truth { n: queries.n(), k, ids: Vec::new(), distances: Vec::new() };
+    let mut truth = Truth { n: (query_rows.len() / row_bytes) as u64, k, ids: Vec::new(), distances: Vec::new() };
     for nearest in tiles.into_iter().flat_map(|tile| tile.nearest) {
         for neighbor in nearest.into_sorted_vec() {
             truth.ids.push(neighbor.id.0);

@@ -151,7 +151,8 @@ fn a_checkpoint_is_taken_for_its_own_build_alone() {
     };
     refused(builder(MIXTURE, Metric::L2, 4));
     refused(builder(MIXTURE, Metric::L2, 1));
-    refused(builder(&MIXTURE.replace("seed=5", "seed=6"), Metric::L2, 3));
+    let other = builder(&MIXTURE.replace("seed=5", "seed=6"), Metric::L2, 3).build(&path);
+    assert!(matches!(other, Err(BuildError::InputChanged { .. })), "{other:?}");
     let more = BuildParams { max_degree: 25, ..BuildParams::default() };
     refused(builder(MIXTURE, Metric::L2, 3).params(more.clone()));
     builder(MIXTURE, Metric::L2, 3).params(more).fresh().build(&path).unwrap();
@@ -175,4 +176,50 @@ fn as_few_shards_are_planned_as_memory_allows_and_a_budget_below_all_is_refused(
         .build(scratch().path().join("x"))
         .unwrap_err();
     assert!(matches!(error, BuildError::Budget { what: "memory", .. }), "{error}");
+}
+
+#[test]
+fn a_shard_that_outgrows_its_plan_is_refused_with_the_number_that_would_do() {
+    let dir = scratch();
+    // All in one place: whatever the cuts are, most go to few shards. The budget is for even ones.
+    let equal = roxanne_tests::write_fbin(&dir.path().join("equal.fbin"), &vec![vec![1.0; 32]; 150_000]);
+    let budget = roxanne_core::Budget::ram(200 << 20);
+    let error =
+        Builder::new(Metric::L2).budget(budget).device(Device::Cpu).dataset(dataset(&equal, Metric::L2)).build(dir.path().join("x"));
+    match error {
+        Err(BuildError::ShardOutgrown { members, planned, shards, more }) => {
+            assert!(members > planned && members <= 150_000 && more > shards as u64, "{members} of {planned}, {more} for {shards}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Overwrites the input when a phase begins.
+struct Overwrites {
+    path: std::path::PathBuf,
+    phase: &'static str,
+}
+
+impl Observer for Overwrites {
+    fn phase(&self, name: &'static str, _: u64, _: &'static str) {
+        if name == self.phase {
+            let mut bytes = std::fs::read(&self.path).expect("the input");
+            // One bit of one row, in the middle.
+            let at = bytes.len() / 2;
+            bytes[at] ^= 1;
+            std::fs::write(&self.path, bytes).expect("the input");
+        }
+    }
+    fn advance(&self, _: u64) {}
+}
+
+#[test]
+fn one_row_that_changes_between_two_readings_of_a_build_in_one_shard_is_noticed() {
+    let dir = scratch();
+    let path = dir.path().join("rows.fbin");
+    let source = roxanne_tests::write_fbin(&path, &rows("synth:n=300,dim=8,seed=2", Metric::L2));
+    let observer = Arc::new(Overwrites { path, phase: "prune" });
+    let outcome = builder(&source, Metric::L2, 1).observer(observer).build(dir.path().join("index"));
+    assert!(matches!(outcome, Err(BuildError::InputChanged { .. })), "{outcome:?}");
+    assert_eq!(names(dir.path()), ["rows.fbin"]);
 }
