@@ -10,7 +10,7 @@ is not done again.
     sift-one sift-shards sift-eval        sift1m: one shard, eight forced shards, recall of both
     one truth ram-2g eval                 10,000,000 x 128 u8 of synth: in memory (17 GB), exact truth of 1,000 queries, --ram 2G in a memory
                                           cgroup of 2 GiB (root; needs a writable cgroup file system), recall of both
-    billion                               one of the shards that 1,000,000,000 x 128 u8 with --ram 16G has, rehearsed
+    billion                               one of the shards that 1,000,000,000 x 128 u8 with --ram 20G has, rehearsed
 
 The cgroup's high-water mark counts the page cache too, which the kernel gives back when asked: it may stand at the cap. What the build needs is
 its resident set. Bytes of the whole process are the kernel's (getrusage); "disk" in the report is what shards left for each other. Busy is the
@@ -116,7 +116,7 @@ steps = {
     "ram-2g": lambda: build("ram-2g", synth, ["--ram", "2G"], 2 << 30),
     "eval": lambda: [evaluate(name, name, queries, work / "truth.bin", "32,64,128") for name in ("one", "ram-2g")],
     "billion": lambda: run(
-        "billion", ["build", "synth:n=1000000000,dim=128,type=u8,seed=1", "--sink", "null", "--ram", "16G", "--only-shard", 0]
+        "billion", ["build", "synth:n=1000000000,dim=128,type=u8,seed=1", "--sink", "null", "--ram", "20G", "--only-shard", 0]
     ),
 }
 for step in sys.argv[4:] or steps:

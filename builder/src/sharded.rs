@@ -8,7 +8,8 @@
 //!
 //! Passes: [`scatter`] streams the input once into a file of members a shard; [`shard`] makes one graph after the other, in memory; [`pages`]
 //! streams the nodes in their final order. The input is read in the first alone. The node number of a vector is (shard, page order within it),
-//! so every shard owns a run of ids that is known once all rows are routed. Nothing scales with n in memory but 4 bytes a row (its id) and keys.
+//! so every shard owns a run of ids that is known once all rows are routed. Nothing scales with n in
+//! memory but 4 bytes a row (its id), keys, and the graph of 1% of the rows for navigation.
 //!
 //! The passes are three steps that any process may take which sees the directory: *plan* (learn and route), *build* of each shard in any order
 //! and side by side, *commit*. One build is all of them in one process; there is no other path. What is done is noted when it is on disk

@@ -243,7 +243,7 @@ impl Cgroup {
     /// Runs the binary inside.
     fn roxanne(&self, args: &[&str]) -> Run {
         let script = format!("echo $$ > {}/cgroup.procs && exec \"$0\" \"$@\"", self.0.display());
-        Run::of(Command::new("sh").args(["-c", &script, ROXANNE]).args(args).env("NODEVICE_SELECT", "1").output().expect("a shell"))
+        Run::of(Command::new("sh").args(["-c", &script, ROXANNE]).args(args).env("NODEVICE_SELECT", "1").output().expect("sh runs"))
     }
 }
 
