@@ -149,18 +149,25 @@ impl Query {
             Some(keys) => keys.list_size(list_size, info.n),
             None => list_size,
         };
+        self.search.reset(list_size.min(most));
         self.filter = filter;
         if !matches!(base.kept, Kept::All(_)) {
             base.codec.pq_query(vector, &mut self.pq_query);
+        }
+        Ok(())
+    }
+
+    /// Finds the first candidates of a query that was taken up.
+    pub(crate) fn start(&mut self, base: &Base) {
+        if !matches!(base.kept, Kept::All(_)) {
             self.table.fill(&base.codebook, base.codec.lookup_kind(), &self.pq_query);
         }
         match self.way {
-            Way::Flash => self.enter(base, list_size.min(most)),
-            Way::Resident => self.search.reset(list_size.min(most)),
-            Way::Adjacency => self.steer_in_ram(base, list_size.min(most)),
-            Way::Scan => self.scan(base, list_size.min(most)),
+            Way::Flash => self.enter(base),
+            Way::Resident => {}
+            Way::Adjacency => self.steer_in_ram(base),
+            Way::Scan => self.scan(base),
         }
-        Ok(())
     }
 
     /// Keeps all that is ranked from now on within `radius`, and what a longer list would need.
@@ -170,12 +177,32 @@ impl Query {
         self.search.keep_spilled();
     }
 
-    /// Goes on with a list of `list_size`.
-    pub(crate) fn grow(&mut self, list_size: usize) {
+    /// Makes the list of a query that has not started as long as `list_size`.
+    pub(crate) fn lengthen(&mut self, list_size: usize) {
         self.search.grow(list_size);
-        // Nodes that a page was not good for may be wanted now.
-        self.pages.reset();
+    }
+
+    /// Takes an ended query up again with a list of `list_size`.
+    pub(crate) fn go_on(&mut self, base: &Base, list_size: usize) {
         self.started = Some(Instant::now());
+        self.search.grow(list_size);
+        match self.way {
+            // Nodes that a page was not good for may be wanted now.
+            Way::Flash => self.pages.reset(),
+            Way::Resident => {}
+            Way::Adjacency => {
+                self.walk_in_ram(base);
+                self.read_list(usize::MAX);
+            }
+            Way::Scan => self.read_list(usize::MAX),
+        }
+    }
+
+    /// The best `most` of the list are to be read. Pages that were looked at are not asked for again: all in them was ranked.
+    fn read_list(&mut self, most: usize) {
+        self.to_read.clear();
+        self.to_read.extend(self.search.found().take(most).map(|n| n.id));
+        self.to_read.reverse();
     }
 
     /// The list's length, and how many were ranked within the radius.
@@ -199,17 +226,17 @@ impl Query {
         self.way = Way::Scan;
         self.top.reset(self.params.k);
         self.pages.reset();
-        self.scan(base, self.params.list_size.max(self.params.k));
+        self.search.reset(self.params.list_size.max(self.params.k));
+        self.scan(base);
         Ok(())
     }
 
     /// The first candidates: what the navigation graph finds, and the entry, which reaches every node.
-    fn enter(&mut self, base: &Base, list_size: usize) {
+    fn enter(&mut self, base: &Base) {
         let mut space = NavSpace { base, table: &self.table, nodes: mem::take(&mut self.unseen) };
         search_in_ram(&mut space, &[base.nav.entry], NAV_LIST_SIZE, &mut self.nav_search, |_| {});
         self.unseen = space.nodes;
         self.stats.distances += self.nav_search.distance_count;
-        self.search.reset(list_size);
         let entry = Neighbor { distance: self.table.distance(base.code(base.entry)), id: base.entry };
         let found = self.nav_search.found().map(|place| Neighbor { distance: place.distance, id: base.nav.ids[place.id.index()] });
         for start in found.chain([entry]) {
@@ -220,18 +247,23 @@ impl Query {
     }
 
     /// The search by compressed distances over neighbors in RAM; the best candidates are then read.
-    fn steer_in_ram(&mut self, base: &Base, list_size: usize) {
-        self.enter(base, list_size.max(2 * NAV_LIST_SIZE));
+    fn steer_in_ram(&mut self, base: &Base) {
+        let list_size = self.search.list_size();
+        self.search.grow(list_size.max(2 * NAV_LIST_SIZE));
+        self.enter(base);
+        self.walk_in_ram(base);
+        self.read_list(list_size);
+    }
+
+    fn walk_in_ram(&mut self, base: &Base) {
         if let Some(adjacency) = &base.adjacency {
             let mut space = CodeSpace { base, table: &self.table, adjacency };
             go_on_in_ram(&mut space, &[], &mut self.search, |_| {});
         }
-        self.to_read.extend(self.search.found().take(list_size).map(|n| n.id));
-        self.to_read.reverse();
     }
 
     /// Ranks a filter's nodes: all of them where pages are in RAM, else the best `list_size` by compressed distance, which are to be read.
-    fn scan(&mut self, base: &Base, list_size: usize) {
+    fn scan(&mut self, base: &Base) {
         let Some(keys) = self.filter.clone() else { return };
         let nodes = keys.nodes();
         self.stats.distances += nodes.len() as u64;
@@ -242,13 +274,11 @@ impl Query {
             }
             return;
         }
-        self.search.reset(list_size);
         self.table.distances(&base.codes, nodes, &mut self.distances);
         for (&id, &distance) in nodes.iter().zip(&self.distances) {
             self.search.push(Neighbor { distance, id });
         }
-        self.to_read.extend(self.search.found().map(|n| n.id));
-        self.to_read.reverse();
+        self.read_list(usize::MAX);
     }
 
     /// The next page to ask for; `None` when no candidate waits. What it is wanted for is remembered.

@@ -3,7 +3,7 @@
 //! Each query is a [`Query`]; this file asks the device for what they want and brings them what it gives. One turn of the wheel: queries that
 //! something has come for look at it and ask for more, first of what is in RAM; all that was asked for goes to the kernel in one call; that call
 //! returns with what is done by then. Nobody waits for a whole beam. How many reads a query may have in flight follows from how many queries
-//! there are: alone it gets its `beam_width`, among many one, since every read that is asked for ahead is a read that a later one might have
+//! are at work: alone it gets its `beam_width`, among many fewer, since every read that is asked for ahead is a read that a later one might have
 //! made needless. A page that two queries want at the same time is read once.
 
 use crate::{
@@ -19,8 +19,11 @@ use std::{collections::VecDeque, sync::Arc};
 
 /// Most queries in flight on one searcher.
 pub const MAX_IN_FLIGHT: usize = 256;
-/// Reads that a searcher keeps in flight where it has the queries for it: with two searchers or more a device of today is busy.
-const DEPTH: usize = 32;
+/// Reads that a searcher keeps in flight where it has the queries for it: two searchers keep a device of today busy.
+const DEPTH: usize = 64;
+/// Queries that a searcher works on at a time; others wait for their turn. More would push each other's tables and lists out of the caches of a
+/// core, and fewer leave the device idle.
+const RUNNING: usize = 16;
 /// No page.
 const NONE: u64 = u64::MAX;
 
@@ -42,6 +45,10 @@ pub struct Searcher {
     slots: Vec<Slot>,
     /// Slots without a query.
     free: Vec<usize>,
+    /// Slots whose query has not begun.
+    waiting: VecDeque<usize>,
+    /// Slots whose query has begun.
+    running: usize,
     /// Slots whose query can go on.
     ready: VecDeque<usize>,
     /// Slots whose query wants to read and found the reader full.
@@ -57,6 +64,7 @@ struct Slot {
     /// Which of the queries that this place had is in it: an answer to an earlier one is nobody's.
     turn: u64,
     active: bool,
+    started: bool,
     ready: bool,
     failed: Option<SearchError>,
 }
@@ -94,12 +102,14 @@ impl Searcher {
         let reader = wrap(open_reader(&base.pages, base.reader, capacity)?, &base.pages);
         let bytes = searcher_bytes(base.layout.page_bytes, base.info.code_bytes, in_flight);
         base.allowance.take(bytes).map_err(|left| SearchError::Budget { needed: bytes, left })?;
-        let slot = || Slot { query: Query::new(), turn: 0, active: false, ready: false, failed: None };
+        let slot = || Slot { query: Query::new(), turn: 0, active: false, started: false, ready: false, failed: None };
         Ok(Searcher {
             base,
             reader,
             slots: (0..in_flight).map(|_| slot()).collect(),
             free: (0..in_flight).rev().collect(),
+            waiting: VecDeque::with_capacity(in_flight),
+            running: 0,
             ready: VecDeque::with_capacity(in_flight),
             starved: Vec::with_capacity(in_flight),
             flights: Flights::new(capacity),
@@ -188,7 +198,10 @@ impl Searcher {
 
     /// All that the search of `slot` ranked with a list of at least `list_size`, nearest first.
     pub(crate) fn more(&mut self, slot: usize, list_size: usize) -> Result<Answer, SearchError> {
-        if !self.slots[slot].active {
+        let place = &mut self.slots[slot];
+        if place.active {
+            place.query.lengthen(list_size);
+        } else {
             self.resume(slot, list_size);
         }
         self.finish(slot)
@@ -214,8 +227,7 @@ impl Searcher {
     pub fn wait(&mut self, done: &mut dyn FnMut(u64, Result<Answer, SearchError>)) -> Result<usize, SearchError> {
         loop {
             let mut ended = 0;
-            while let Some(slot) = self.ready.pop_front() {
-                self.slots[slot].ready = false;
+            while let Some(slot) = self.next_ready() {
                 if let Some(outcome) = self.go_on(slot) {
                     ended += 1;
                     done(self.slots[slot].query.tag, outcome);
@@ -229,6 +241,20 @@ impl Searcher {
                 return Err(error);
             }
         }
+    }
+
+    /// A query that can go on, or one that begins where there is room for it.
+    fn next_ready(&mut self) -> Option<usize> {
+        if let Some(slot) = self.ready.pop_front() {
+            self.slots[slot].ready = false;
+            return Some(slot);
+        }
+        let slot = (self.running < RUNNING).then(|| self.waiting.pop_front())??;
+        self.running += 1;
+        let place = &mut self.slots[slot];
+        place.started = true;
+        place.query.start(&self.base);
+        Some(slot)
     }
 
     /// Refuses to mix a search of its own with submitted ones.
@@ -245,22 +271,21 @@ impl Searcher {
         place.query.begin(&self.base, query, params, filter.cloned())?;
         place.query.tag = tag;
         self.free.pop();
-        self.activate(slot);
-        Ok(slot)
-    }
-
-    fn activate(&mut self, slot: usize) {
-        let place = &mut self.slots[slot];
-        (place.active, place.ready, place.failed) = (true, true, None);
+        (place.active, place.started, place.failed) = (true, false, None);
         place.turn += 1;
-        self.ready.push_back(slot);
+        self.waiting.push_back(slot);
+        Ok(slot)
     }
 
     /// Takes the ended query of `slot` up again with a longer list.
     fn resume(&mut self, slot: usize, list_size: usize) {
         self.free.retain(|&free| free != slot);
-        self.slots[slot].query.grow(list_size);
-        self.activate(slot);
+        let place = &mut self.slots[slot];
+        place.query.go_on(&self.base, list_size);
+        (place.active, place.started, place.ready, place.failed) = (true, true, true, None);
+        place.turn += 1;
+        self.running += 1;
+        self.ready.push_back(slot);
     }
 
     /// Works until the only query has ended.
@@ -282,13 +307,15 @@ impl Searcher {
                 self.end(slot);
             }
         }
+        self.waiting.clear();
         self.ready.clear();
         self.starved.clear();
     }
 
     fn end(&mut self, slot: usize) {
         let place = &mut self.slots[slot];
-        (place.active, place.ready) = (false, false);
+        self.running -= usize::from(place.started);
+        (place.active, place.started, place.ready) = (false, false, false);
         place.turn += 1;
         self.free.push(slot);
     }
@@ -296,7 +323,7 @@ impl Searcher {
     /// Reads that a query may have in flight now.
     fn width(&self, slot: usize) -> usize {
         let params = &self.slots[slot].query.params;
-        if params.deterministic { params.beam_width } else { (DEPTH / self.in_flight().max(1)).clamp(1, params.beam_width) }
+        if params.deterministic { params.beam_width } else { (DEPTH / self.running.max(1)).clamp(1, params.beam_width) }
     }
 
     /// Lets a query look at what is in RAM and ask for what is not; its outcome when it has ended.

@@ -147,6 +147,16 @@ fn a_range_and_a_cursor_keep_to_their_filter() {
     let radius = index.exact(&[query], 200, None).unwrap()[0].hits[199].distance;
     let found = hits(&searcher.range(query, radius, &SearchParams::DEFAULT, Some(&keys)).unwrap());
     assert!(found.len() > 40 && found.iter().all(|(key, _)| key % 3 == 0));
+    // Of few that match a cursor gives all, portion by portion, whatever the way.
+    let few = index.key_set((0..4000).filter(|key| key % 40 == 0)).unwrap();
+    let mut cursor = index.cursor(query, &SearchParams { list_size: 10, ..SearchParams::DEFAULT }, Some(&few)).unwrap();
+    let mut all = HashSet::new();
+    while all.len() < 100 {
+        let portion = hits(&cursor.next(7).unwrap());
+        assert!(!portion.is_empty(), "{} of 100", all.len());
+        assert!(portion.iter().all(|(key, _)| key % 40 == 0 && all.insert(*key)), "a key twice");
+    }
+    assert!(cursor.next(7).unwrap().hits.is_empty());
     let portion = hits(&index.cursor(query, &SearchParams::DEFAULT, Some(&keys)).unwrap().next(30).unwrap());
     assert!(portion.len() == 30 && portion.iter().all(|(key, _)| key % 3 == 0));
 }
