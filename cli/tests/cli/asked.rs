@@ -1,5 +1,6 @@
 //! `search` asked in other ways than by a file and a list size, and `tune`, which knows which list size gives which recall.
 
+use crate::cgroup::Cgroup;
 use crate::shell::{Place, SIFT_BASE, SIFT_QUERIES, SMALL, roxanne};
 use std::fs;
 
@@ -124,4 +125,26 @@ fn eval_measures_each_number_of_queries_in_flight() {
     assert!(points(&["--adjacency", "ram"])[0]["reads"].as_f64() < all[0]["reads"].as_f64());
     assert_eq!(points(&["--ram", "1G"])[0]["reads"], 0.0);
     assert_eq!(roxanne(&[&base[..], &["--in-flight", "5000"]].concat()).code, Some(2));
+}
+
+#[test]
+fn an_index_is_served_within_the_memory_that_it_was_given() {
+    let place = Place::new();
+    let (base, queries) = ("synth:n=60000,dim=64,type=u8,clusters=128", "synth:n=400,dim=64,type=u8,clusters=128,part=query");
+    let (index, truth) = (place.build(base, "index", &[]), place.at("gt.bin"));
+    roxanne(&["truth", base, queries, "-k", "10", "-o", &truth]).well();
+    let args = |ram: &'static str| {
+        let flags = ["--threads", "2", "--in-flight", "2,32", "--sweep", "16,64", "--json", "--ram", ram];
+        [&["eval", &index, "-q", queries, "-g", &truth][..], &flags].concat()
+    };
+    // Codes and little else, some of the pages, all of them.
+    for (ram, bytes) in [("28M", 28 << 20), ("32M", 32 << 20), ("64M", 64 << 20)] {
+        let Some(cgroup) = Cgroup::new(&format!("served-{ram}"), bytes) else {
+            println!("skipped: no memory cgroup can be made here (it takes root and a writable cgroup file system)");
+            return;
+        };
+        let points = cgroup.roxanne(&args(ram)).well().json()["points"].as_array().unwrap().clone();
+        let most = points.iter().map(|point| point["rss_bytes"].as_u64().unwrap()).max();
+        assert!(points.len() == 4 && most <= Some(bytes), "{most:?} bytes within {ram}");
+    }
 }

@@ -2,6 +2,7 @@
 
 mod asked;
 mod bad_input;
+mod cgroup;
 mod changes;
 mod damage;
 mod door;
