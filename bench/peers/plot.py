@@ -6,7 +6,7 @@ systems part.
 import math
 from xml.sax.saxutils import escape
 
-WIDTH, HEIGHT = 900, 520
+WIDTH, HEIGHT = 1000, 520
 LEFT, TOP, RIGHT, BOTTOM = 84, 82, 670, 450
 INK, QUIET, GRID = "#1f2937", "#6b7280", "#e5e7eb"
 # Okabe and Ito's colors, told apart by every eye.
