@@ -23,6 +23,7 @@ mod key_set;
 mod params;
 mod query;
 mod searcher;
+mod spaces;
 mod tuned;
 pub mod verify;
 

@@ -9,9 +9,10 @@ use crate::{
     SearchError,
     base::Base,
     io::cache::{PageCache, Pinned},
-    kept::{Adjacency, Kept},
+    kept::Kept,
     key_set::KeySet,
     params::{Answer, Hit, SearchParams, SearchStats, Way},
+    spaces::{CodeSpace, NavSpace, ResidentSpace, resident_record},
 };
 use roxanne_core::{
     build_codes::BuildCodec,
@@ -19,8 +20,7 @@ use roxanne_core::{
     id::{Key, NodeId},
     neighbor::{Distance, Neighbor},
     pq::LookupTable,
-    search::{BeamSearch, Space, TopK, VisitedSet, go_on_in_ram, search_in_ram},
-    tile::prefetch,
+    search::{BeamSearch, TopK, VisitedSet, go_on_in_ram, search_in_ram},
 };
 use std::{
     collections::VecDeque,
@@ -31,8 +31,6 @@ use std::{
 
 /// Candidates of the search in the navigation graph: how many places the main search begins at.
 const NAV_LIST_SIZE: usize = 32;
-/// How far ahead of the distance being computed its vector is asked for.
-const AHEAD: usize = 6;
 
 /// A node with its exact distance, in the order (distance, node).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -463,91 +461,5 @@ impl Query {
             ..self.stats
         };
         Answer { hits, complete, stats }
-    }
-}
-
-/// The record of a node in pages that are all in RAM, checked when they were loaded.
-#[inline]
-fn resident_record<'a>(base: &Base, pages: &'a [u8], node: NodeId) -> Record<'a> {
-    let page = &pages[base.layout.page_of(node) as usize * base.layout.page_bytes..][..base.layout.page_bytes];
-    base.layout.record(page, base.layout.slot_of(node))
-}
-
-/// The navigation graph under compressed distances.
-struct NavSpace<'a> {
-    base: &'a Base,
-    table: &'a LookupTable,
-    nodes: Vec<NodeId>,
-}
-
-impl Space for NavSpace<'_> {
-    fn distance(&mut self, place: NodeId) -> u32 {
-        self.table.distance(self.base.code(self.base.nav.ids[place.index()]))
-    }
-    fn distances(&mut self, places: &[NodeId], out: &mut Vec<u32>) {
-        self.nodes.clear();
-        self.nodes.extend(places.iter().map(|place| self.base.nav.ids[place.index()]));
-        self.table.distances(&self.base.codes, &self.nodes, out);
-    }
-    fn expand(&mut self, place: NodeId, neighbors: &mut Vec<NodeId>) {
-        neighbors.extend_from_slice(self.base.nav.graph.neighbors(place));
-    }
-}
-
-/// The whole graph in RAM under compressed distances.
-struct CodeSpace<'a> {
-    base: &'a Base,
-    table: &'a LookupTable,
-    adjacency: &'a Adjacency,
-}
-
-impl Space for CodeSpace<'_> {
-    fn distance(&mut self, node: NodeId) -> u32 {
-        self.table.distance(self.base.code(node))
-    }
-    fn distances(&mut self, nodes: &[NodeId], out: &mut Vec<u32>) {
-        self.table.distances(&self.base.codes, nodes, out);
-    }
-    fn expand(&mut self, node: NodeId, neighbors: &mut Vec<NodeId>) {
-        self.adjacency.neighbors(&self.base.layout, self.base.info.n, node, neighbors);
-    }
-}
-
-/// Pages that are all in RAM, under exact distances.
-struct ResidentSpace<'a> {
-    base: &'a Base,
-    pages: &'a [u8],
-    query: &'a [u8],
-    /// Every node whose distance was computed, where that is wanted.
-    met: Option<Vec<Neighbor<u32>>>,
-}
-
-impl ResidentSpace<'_> {
-    fn vector(&self, node: NodeId) -> &[u8] {
-        resident_record(self.base, self.pages, node).vector()
-    }
-}
-
-impl Space for ResidentSpace<'_> {
-    fn distance(&mut self, node: NodeId) -> u32 {
-        Distance(self.base.distance.distance(self.query, self.vector(node))).rank()
-    }
-    fn distances(&mut self, nodes: &[NodeId], out: &mut Vec<u32>) {
-        out.clear();
-        nodes.iter().take(AHEAD).for_each(|&node| prefetch(self.vector(node)));
-        for (at, &id) in nodes.iter().enumerate() {
-            if let Some(&ahead) = nodes.get(at + AHEAD) {
-                prefetch(self.vector(ahead));
-            }
-            let distance = self.distance(id);
-            out.push(distance);
-            if let Some(met) = &mut self.met {
-                met.push(Neighbor { distance, id });
-            }
-        }
-    }
-    fn expand(&mut self, node: NodeId, neighbors: &mut Vec<NodeId>) {
-        // Bounds were proven when the pages were loaded; a list that fails them now has no neighbors.
-        let _ = resident_record(self.base, self.pages, node).neighbors(self.base.info.n, neighbors);
     }
 }
