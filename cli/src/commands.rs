@@ -81,7 +81,7 @@ impl Limits {
 /// What a search may keep in memory, as flags.
 #[derive(clap::Args)]
 pub(crate) struct Memory {
-    /// Most memory of the whole process, such as 1G: what codes and searchers leave of it keeps pages; without it none are kept
+    /// Most memory to serve the index, such as 1G: what codes and searchers leave of it keeps pages; without it none are kept. A command's own queries and truth come on top
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     ram: Option<u64>,
     /// Where neighbors are: in RAM a search reads one round of pages and no more

@@ -11,7 +11,8 @@ use std::sync::OnceLock;
 
 /// Keys whose nodes are looked up when the set is made. Of larger sets they are only when a walk leaves no other way.
 const LOOKED_UP: u64 = 1 << 17;
-/// What a code costs to rank, and a candidate of a walk to read, in nanoseconds: only their ratio counts (bench/RESULTS.md, filters).
+/// What a code costs to rank, and a candidate of a walk to read, in nanoseconds: only their ratio counts. Estimated from searches without a
+/// filter, not measured under one.
 const CODE_NANOS: f64 = 20.0;
 const CANDIDATE_NANOS: f64 = 9_000.0;
 
