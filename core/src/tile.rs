@@ -248,6 +248,11 @@ impl Tile {
         }
         out.truncate(rows.count);
     }
+
+    /// What a kept neighbor covers: `covered[i]` becomes all ones where `distances[i] <= reach[i]` (both below 2^31).
+    pub fn cover(&self, distances: &[u32], reach: &[u32], covered: &mut [u32]) {
+        scalar::cover(self.level, distances, reach, covered);
+    }
 }
 
 #[cfg(test)]

@@ -289,7 +289,7 @@ struct RowPrune {
     distances: Vec<u32>,
     /// Per round: how near a kept neighbor must be to cover each candidate, and whether one was.
     reach: [Vec<u32>; 2],
-    /// All ones where one was, so that the loop below is one of vectors.
+    /// All ones where one was ([`Tile::cover`]).
     covered: [Vec<u32>; 2],
     is_kept: Vec<bool>,
     kept: Vec<NodeId>,
@@ -335,10 +335,9 @@ impl RowPrune {
                 kept_count += 1;
                 self.tile.distances_after(&self.rows, at, &mut self.distances);
                 for later in round..2 {
-                    let (reach, covered) = (&self.reach[later][at + 1..], &mut self.covered[later][at + 1..]);
-                    for ((covered, &reach), &d) in covered.iter_mut().zip(reach).zip(&self.distances[at + 1..]) {
-                        *covered |= if d as i32 <= reach as i32 { u32::MAX } else { 0 };
-                    }
+                    let after = at + 1..;
+                    let (reach, covered) = (&self.reach[later][after.clone()], &mut self.covered[later][after.clone()]);
+                    self.tile.cover(&self.distances[after], reach, covered);
                 }
             }
         }

@@ -55,6 +55,22 @@ pub fn pair_distance(level: SimdLevel, metric: BuildMetric) -> PairDistance {
     }
 }
 
+/// `covered[i]` becomes all ones where `distances[i] <= reach[i]`; distances fit 31 bits.
+pub(super) fn cover(level: SimdLevel, distances: &[u32], reach: &[u32], covered: &mut [u32]) {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        SimdLevel::Avx512 | SimdLevel::Avx2 => wide::cover(distances, reach, covered),
+        _ => cover_any(distances, reach, covered),
+    }
+}
+
+#[inline(always)]
+fn cover_any(distances: &[u32], reach: &[u32], covered: &mut [u32]) {
+    for ((covered, &reach), &d) in covered.iter_mut().zip(reach).zip(distances) {
+        *covered |= if d as i32 <= reach as i32 { u32::MAX } else { 0 };
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod wide {
@@ -67,6 +83,15 @@ mod wide {
         }
         // SAFETY: chosen by `pair_distance` only for levels that include AVX2; callers have such a level from `SimdLevel::available`.
         unsafe { inner(a, b) }
+    }
+
+    pub(super) fn cover(distances: &[u32], reach: &[u32], covered: &mut [u32]) {
+        #[target_feature(enable = "avx2")]
+        fn inner(distances: &[u32], reach: &[u32], covered: &mut [u32]) {
+            super::cover_any(distances, reach, covered);
+        }
+        // SAFETY: as above.
+        unsafe { inner(distances, reach, covered) }
     }
 
     pub(super) fn manhattan(a: &[u8], b: &[u8]) -> u32 {
