@@ -21,6 +21,9 @@ SHELL := /bin/bash
 
 CARGO_TARGET_DIR ?= $(HOME)/.cache/roxanne-target
 export CARGO_TARGET_DIR
+# RocksDB, compiled once beside the build outputs.
+export ROCKSDB_LIB_DIR := $(dir $(abspath $(CARGO_TARGET_DIR)))roxanne-rocksdb
+export ROCKSDB_STATIC := 1
 # Mesa has something to say on stderr where there is no screen.
 export NODEVICE_SELECT := 1
 
@@ -87,22 +90,23 @@ nvrtc:
 	    '$(COMPILER)/bin/pip' install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement kernels/requirements.txt; \
 	    cp kernels/requirements.txt '$(COMPILER)/requirements.txt'; }
 
-# What the tests of the GPU backends run on where there is no GPU: a C++ compiler, and a Vulkan driver that computes on the CPU; and what reads
-# the manifests of examples/.
+# What the tests of the GPU backends run on where there is no GPU: a Vulkan driver that computes on the CPU; and what reads the manifests of
+# examples/.
 setup: rust
-	@command -v c++ >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends g++; }
 	@[ -n "$$(ls /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json 2>/dev/null)" ] || { apt-get update && apt-get install --yes --no-install-recommends mesa-vulkan-drivers libvulkan1; }
 	@python3 -c 'import yaml' 2>/dev/null || { apt-get update && apt-get install --yes --no-install-recommends python3-yaml; }
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
 	@cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest --version $(NEXTEST_VERSION)
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny --version $(DENY_VERSION)
 
-# A linker, and the toolchain of rust-toolchain.toml.
+# A linker; a C++ compiler for RocksDB, and the library of clang that reads its header; and the toolchain of rust-toolchain.toml.
 rust:
 	$(call step,setup)
-	@command -v cc >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev; }
+	@command -v cc >/dev/null && command -v c++ >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends g++ libc6-dev; }
+	@[ -n "$$LIBCLANG_PATH" ] || ls /usr/lib/llvm-*/lib/libclang.so* >/dev/null 2>&1 || { apt-get update && apt-get install --yes --no-install-recommends libclang-dev; }
 	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust with rustup, then run make again' >&2; exit 1; }
 	@cargo --version || { rustup toolchain install && cargo --version; }
+	@scripts/rocksdb.sh '$(ROCKSDB_LIB_DIR)'
 
 fmt:
 	@cargo fmt --all

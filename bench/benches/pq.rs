@@ -11,7 +11,7 @@ use roxanne_core::{
     element::ElementType,
     id::NodeId,
     metric::Metric,
-    pq::{LookupKind, LookupTable},
+    pq::{LookupKind, LookupScratch, LookupTable},
     random::CounterRng,
 };
 use std::{error::Error, time::Duration};
@@ -39,10 +39,10 @@ fn measure(c: &mut Criterion) -> Result<(), Box<dyn Error>> {
         });
 
         let query: Vec<f32> = rows.row(0)[..codec.pq_dim()].iter().map(|&x| f32::from(x)).collect();
-        let mut table = LookupTable::new();
+        let (mut table, mut scratch) = (LookupTable::new(), LookupScratch::default());
         group.throughput(Throughput::Elements(1));
         group.bench_function(format!("{name} fill"), |bench| {
-            bench.iter(|| table.fill(&codebook, LookupKind::L2, &query));
+            bench.iter(|| table.fill(&codebook, LookupKind::L2, &query, &mut scratch));
         });
 
         let codes: Vec<u8> = codes.iter().copied().cycle().take(N * code_bytes).collect();

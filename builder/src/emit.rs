@@ -3,7 +3,6 @@
 use crate::{BuildError, backend::BuildCodes, input::Content, progress::Watch};
 use rayon::prelude::*;
 use roxanne_core::{
-    build_codes::BuildCodec,
     dataset::Dataset,
     format::{
         self, FormatError,
@@ -34,10 +33,10 @@ const BATCH_PAGES: usize = 2048;
 pub struct GraphFile<'a> {
     /// Where the vectors are read from.
     pub dataset: &'a Dataset,
-    /// The codes by node; the vectors themselves where the codec takes bytes.
+    /// The codes by node.
     pub codes: &'a BuildCodes,
-    /// How codes were made.
-    pub codec: &'a BuildCodec,
+    /// Whether their first bytes are what records hold.
+    pub records_are_codes: bool,
     /// Neighbors by node.
     pub graph: &'a Graph,
     /// Nodes in the order of their ids.
@@ -106,7 +105,7 @@ impl GraphFile<'_> {
             first += count as u64;
             watch.advance(count as u64)?;
         }
-        if row_sum.into_inner() != self.content.row_sum {
+        if !self.records_are_codes && row_sum.into_inner() != self.content.row_sum {
             return Err(BuildError::InputChanged { source_name: self.dataset.source().to_string() });
         }
         if let Some(file) = &file {
@@ -127,7 +126,7 @@ impl GraphFile<'_> {
         let nodes = &self.order[first..(first + self.layout.per_page).min(self.order.len())];
         for (slot, &node) in nodes.iter().enumerate() {
             let input_row = u64::from(self.row_of[node.index()].0);
-            let vector = if self.codec.codes_are_rows() {
+            let vector = if self.records_are_codes {
                 &self.codes.row(node.0)[..self.layout.row_bytes]
             } else {
                 self.dataset.read_rows(input_row, 1, row)?;

@@ -5,7 +5,8 @@ use roxanne_core::{
     ErrorClass,
     build_codes::{CodecError, RowError},
     dataset::DatasetError,
-    format::{FormatError, keys::KeyListError},
+    element::ElementType,
+    format::{FormatError, keys::KeyListError, record::Stored},
     pq::TrainError,
 };
 use std::path::PathBuf;
@@ -72,6 +73,16 @@ pub enum BuildError {
         dim: usize,
         /// Neighbors.
         max_degree: usize,
+    },
+    /// Vectors whose records cannot hold that.
+    #[error(
+        "records of {element} vectors hold them whole; {stored} is for f32, f16 and bf16 vectors, of which it keeps a byte a coordinate"
+    )]
+    Stored {
+        /// What records were to hold.
+        stored: Stored,
+        /// Of the vectors.
+        element: ElementType,
     },
     /// Refused before any work.
     #[error("the build needs {needed} bytes of {what}, {allowed} are allowed (`roxanne plan` shows the bill)")]
@@ -198,7 +209,11 @@ impl BuildError {
     /// How a door reports it.
     pub fn class(&self) -> ErrorClass {
         match self {
-            BuildError::NoInput | BuildError::OneShard | BuildError::Param { .. } | BuildError::PqBytes { .. } => ErrorClass::Usage,
+            BuildError::NoInput
+            | BuildError::OneShard
+            | BuildError::Param { .. }
+            | BuildError::PqBytes { .. }
+            | BuildError::Stored { .. } => ErrorClass::Usage,
             BuildError::Dataset(DatasetError::Io { source, .. }) => ErrorClass::of_io(source),
             BuildError::Budget { .. } | BuildError::ShardOutgrown { .. } => ErrorClass::Budget,
             BuildError::ShardDamaged { .. } => ErrorClass::Corrupt,

@@ -44,8 +44,16 @@ use partition::PartitionParams;
 use progress::{Silent, Watch};
 use rayon::prelude::*;
 use roxanne_core::{
+    build_codes::BuildCodec,
     dataset::Dataset,
-    format::{self, keys::KeyList, manifest::Manifest, nav::Nav, record::RecordLayout},
+    element::ElementType,
+    format::{
+        self,
+        keys::KeyList,
+        manifest::{self, Manifest},
+        nav::Nav,
+        record::{RecordLayout, Stored},
+    },
     id::{MAX_NODES, NodeId},
     metric::Metric,
     prune::{Alpha, PruneParams},
@@ -75,6 +83,8 @@ pub struct BuildParams {
     /// A cluster of at most this many vectors is a leaf; `None` is 256, or 1,024 above 256 dimensions, where smaller leaves fall
     /// short of Vamana's recall (bench/RESULTS.md, graph quality).
     pub leaf_max: Option<usize>,
+    /// What records hold of vectors.
+    pub stored: Stored,
     /// Bytes of a PQ code; `None` is min(dim, max(32, dim / 8)).
     pub pq_bytes: Option<usize>,
     /// Edges of a ghost that travel home at most, where a build has shards; 0 leaves shards without a word from each other.
@@ -85,7 +95,17 @@ pub struct BuildParams {
 
 impl Default for BuildParams {
     fn default() -> BuildParams {
-        BuildParams { max_degree: 48, alpha: 1.2, leaf_k: 5, reservoir: 96, leaf_max: None, pq_bytes: None, inbox: 16, seed: 1 }
+        BuildParams {
+            max_degree: 48,
+            alpha: 1.2,
+            leaf_k: 5,
+            reservoir: 96,
+            leaf_max: None,
+            stored: Stored::Full,
+            pq_bytes: None,
+            inbox: 16,
+            seed: 1,
+        }
     }
 }
 
@@ -122,6 +142,17 @@ impl BuildParams {
             prune: PruneParams { max_degree: self.max_degree, alpha },
             seed: self.seed,
         })
+    }
+
+    /// Where everything lies in the pages of `n` vectors given as `element`.
+    fn layout(&self, element: ElementType, dim: usize, n: u64) -> Result<RecordLayout, BuildError> {
+        let stored = self.stored.element(element).ok_or(BuildError::Stored { stored: self.stored, element })?;
+        RecordLayout::new(stored, dim, self.max_degree, n).ok_or(BuildError::RecordTooLarge { dim, max_degree: self.max_degree })
+    }
+
+    /// Do records hold the first bytes of the codes?
+    fn records_are_codes(&self, codec: &BuildCodec) -> bool {
+        self.stored == Stored::Sq8 || codec.codes_are_rows()
     }
 }
 
@@ -314,7 +345,7 @@ impl Builder {
     /// The dataset as the metric sees it.
     fn prepare(&mut self) -> Result<&Dataset, BuildError> {
         let dataset = self.dataset.take().ok_or(BuildError::NoInput)?;
-        let packed = self.metric == Metric::Hamming && dataset.element() == roxanne_core::element::ElementType::U8;
+        let packed = self.metric == Metric::Hamming && dataset.element() == ElementType::U8;
         let dataset = if packed { dataset.into_binary()? } else { dataset };
         if dataset.n() == 0 || dataset.n() > MAX_NODES {
             return Err(BuildError::Count { source_name: dataset.source().to_string(), n: dataset.n() });
@@ -358,7 +389,9 @@ impl Builder {
             ("inbox", if plan.shards > 1 { p.inbox } else { 0 }.to_string()),
             ("keys", keys),
         ];
-        Ok(lines.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
+        // Named where it is not what indexes were before it was known.
+        let stored = (p.stored != Stored::Full).then(|| (manifest::STORED, p.stored.to_string()));
+        Ok(lines.into_iter().chain(stored).map(|(name, value)| (name.to_string(), value)).collect())
     }
 
     /// All files but the manifest, which is returned when they are whole; on the device that was asked for.
@@ -434,8 +467,8 @@ impl Builder {
         report.work = work;
 
         let n = codes.n();
-        let layout = RecordLayout::new(plan.element, plan.dim, self.params.max_degree, plan.n)
-            .ok_or(BuildError::RecordTooLarge { dim: plan.dim, max_degree: self.params.max_degree })?;
+        let layout = self.params.layout(plan.element, plan.dim, plan.n)?;
+        let records_are_codes = self.params.records_are_codes(&codec);
         watch.phase("order and codes", 2 * n as u64, "rows");
         let identity: Vec<NodeId> = (0..n as u32).map(NodeId).collect();
         let (order, trained) = rayon::join(
@@ -472,7 +505,7 @@ impl Builder {
         let file = emit::GraphFile {
             dataset,
             codes: &codes,
-            codec: &codec,
+            records_are_codes,
             graph: &graph,
             order: &order,
             new_of: &new_of,

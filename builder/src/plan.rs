@@ -16,7 +16,7 @@ use roxanne_core::{
     build_codes::BuildCodec,
     dataset::Dataset,
     element::ElementType,
-    format::{blob::file_bytes, keys::KeyList, nav::Nav, record::RecordLayout, superblock::FIRST_PAGE_OFFSET},
+    format::{blob::file_bytes, keys::KeyList, nav::Nav, superblock::FIRST_PAGE_OFFSET},
     metric::Metric,
     pq::WIDEST_TO_ROTATE,
 };
@@ -207,8 +207,7 @@ pub fn plan(
     if code_bytes == 0 || code_bytes > widest {
         return Err(BuildError::PqBytes { asked: code_bytes, widest });
     }
-    let layout =
-        RecordLayout::new(element, dim, params.max_degree, n).ok_or(BuildError::RecordTooLarge { dim, max_degree: params.max_degree })?;
+    let layout = params.layout(element, dim, n)?;
     let pq_dim = codec.pq_dim() as u64;
     let rotation = if metric == Metric::Manhattan || codec.pq_dim() > WIDEST_TO_ROTATE { 0 } else { 2 * pq_dim * pq_dim };
     let (nav_n, nav_degree) = nav_params(n);
@@ -217,7 +216,7 @@ pub fn plan(
 
     let bytes = Bytes {
         stride: codec.stride() as u64,
-        raw: if codec.codes_are_rows() { 0 } else { layout.row_bytes as u64 },
+        raw: if params.records_are_codes(&codec) { 0 } else { layout.row_bytes as u64 },
         code: code_bytes as u64,
         graph: 4 * params.max_degree as u64 + 2,
         reservoir: Reservoirs::row_bytes(params.reservoir),

@@ -99,7 +99,7 @@ impl Shared<'_> {
 
     /// Whether vectors are kept beside their codes.
     fn keeps_vectors(&self) -> bool {
-        !self.codec.codes_are_rows()
+        !self.builder.params.records_are_codes(&self.codec)
     }
 
     /// Bytes of a node before its last numbering: row, degree, rows of neighbors, vector.
@@ -148,9 +148,7 @@ pub(crate) fn make<B: Backend>(builder: &Builder, job: &Job<'_>, backend: &B, re
         Some(_) => Err(BuildError::OtherCheckpoint { path: directory.to_path_buf() }),
     };
     let share = |model: &Model, disk: Disk| -> Result<Shared<'_>, BuildError> {
-        let (dim, max_degree) = (job.plan.dim, builder.params.max_degree);
-        let layout =
-            RecordLayout::new(job.plan.element, dim, max_degree, job.plan.n).ok_or(BuildError::RecordTooLarge { dim, max_degree })?;
+        let layout = builder.params.layout(job.plan.element, job.plan.dim, job.plan.n)?;
         let own_name = format!("{}-{}{UNFINISHED}", rustix::system::uname().nodename().to_string_lossy(), std::process::id());
         let (codec, codebook) = (model.codec.clone(), model.codebook.clone());
         Ok(Shared { builder, job, directory, fingerprint, codec, codebook, layout, shards: job.plan.shards, disk, own_name })

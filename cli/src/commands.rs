@@ -2,6 +2,7 @@
 
 pub(crate) mod bench_gpu;
 pub(crate) mod build;
+pub(crate) mod collection;
 pub(crate) mod convert;
 pub(crate) mod doctor;
 pub(crate) mod eval;
@@ -15,7 +16,7 @@ pub(crate) mod verify;
 
 use crate::{failure::Failure, parse};
 use roxanne_builder::BuildParams;
-use roxanne_core::{Budget, ErrorClass};
+use roxanne_core::{Budget, ErrorClass, format::record::Stored};
 use roxanne_engine::{IndexInfo, OpenOptions, SearchError};
 use serde_json::{Value, json};
 use std::{
@@ -38,6 +39,9 @@ pub(crate) struct Shape {
     /// Candidates kept for the prune
     #[arg(long, value_name = "N", default_value_t = BuildParams::default().reservoir)]
     reservoir: usize,
+    /// What records on disk hold of f32, f16 and bf16 vectors: full, or sq8, a byte a coordinate, which takes fewer reads and ranks by what it keeps
+    #[arg(long, value_name = "full|sq8", default_value = "full", value_parser = parse::stored)]
+    vectors: Stored,
     /// Bytes of a compressed code in RAM; auto is min(dim, max(32, dim / 8))
     #[arg(long, value_name = "auto|N", default_value = "auto")]
     pq_bytes: parse::PqBytes,
@@ -50,6 +54,7 @@ impl Shape {
             alpha: self.alpha,
             leaf_k: self.leaf_k,
             reservoir: self.reservoir,
+            stored: self.vectors,
             pq_bytes: self.pq_bytes.0,
             seed,
             ..BuildParams::default()
@@ -120,6 +125,7 @@ fn index_json(info: &IndexInfo) -> Value {
         "n": info.n,
         "dim": info.dim,
         "element": info.element.name(),
+        "stored": info.stored.name(),
         "metric": info.metric.name(),
         "keys": keys_text(info),
         "max_degree": info.max_degree,

@@ -5,7 +5,7 @@ use roxanne_core::ErrorClass;
 use roxanne_core::dataset::DatasetError;
 use roxanne_core::format::FormatError;
 use roxanne_core::recall::TruthError;
-use roxanne_engine::{OpenError, SearchError};
+use roxanne_engine::{OpenError, SearchError, collection::CollectionError};
 use std::{fmt::Display, io, path::Path};
 
 /// What went wrong, and the exit code that tells.
@@ -70,6 +70,12 @@ impl From<io::Error> for Failure {
             io::ErrorKind::BrokenPipe => Failure { code: 0, text: String::new() },
             _ => Failure::new(ErrorClass::of_io(&error), format!("cannot write to stdout: {error}")),
         }
+    }
+}
+
+impl From<CollectionError> for Failure {
+    fn from(error: CollectionError) -> Failure {
+        Failure::new(error.class(), error)
     }
 }
 

@@ -39,6 +39,7 @@ Examples:
   roxanne eval my.rx -q query.u8bin -g gt.bin --sweep list-size=16..256 --plot recall.svg
   roxanne search my.rx -q query.u8bin -k 10                query, rank, key, distance
   roxanne tune my.rx --target 0.95                         which effort gives which recall
+  roxanne create docs --dim 384 --metric cos               a collection: insert, delete, get, search
 
 Inputs are .fbin .f16bin .bf16bin .u8bin .i8bin .fvecs .bvecs .npy, or a generated mixture:
   synth:n=1000000,dim=128,type=u8,seed=1    and with part=query, queries of the same kind
@@ -65,6 +66,12 @@ enum Command {
     Tune(commands::tune::Args),
     Info(commands::info::Args),
     Verify(commands::verify::Args),
+    Create(commands::collection::CreateArgs),
+    Insert(commands::collection::InsertArgs),
+    Delete(commands::collection::DeleteArgs),
+    Get(commands::collection::GetArgs),
+    Merge(commands::collection::MergeArgs),
+    Promote(commands::collection::PromoteArgs),
     Convert(commands::convert::Args),
     Doctor(commands::doctor::Args),
     BenchGpu(commands::bench_gpu::Args),
@@ -105,6 +112,12 @@ fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Tune(args) => commands::tune::run(args, out),
         Command::Info(args) => commands::info::run(args, out),
         Command::Verify(args) => commands::verify::run(args, out),
+        Command::Create(args) => commands::collection::create(args, out),
+        Command::Insert(args) => commands::collection::insert(args, out),
+        Command::Delete(args) => commands::collection::delete(args, out),
+        Command::Get(args) => commands::collection::get(args, out),
+        Command::Merge(args) => commands::collection::merge(args, out),
+        Command::Promote(args) => commands::collection::promote(args, out),
         Command::Convert(args) => commands::convert::run(args, out),
         Command::Doctor(args) => commands::doctor::run(args, out),
         Command::BenchGpu(args) => commands::bench_gpu::run(args, out),

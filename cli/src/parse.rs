@@ -1,6 +1,7 @@
 //! Words of the command line that clap does not know: sizes, sweeps, inline vectors. Strict, so that a typo is never another number.
 
-use roxanne_core::metric::Metric;
+use roxanne_core::{element::ElementType, format::record::Stored, metric::Metric};
+use roxanne_engine::{SearchParams, collection::KeyKind};
 use std::str::FromStr;
 
 /// Most points of one sweep.
@@ -33,6 +34,21 @@ pub(crate) fn metric(text: &str) -> Result<Metric, String> {
     text.parse().map_err(|e: roxanne_core::metric::UnknownMetric| e.to_string())
 }
 
+/// A type of coordinates by its name.
+pub(crate) fn element(text: &str) -> Result<ElementType, String> {
+    text.parse().map_err(|e: roxanne_core::element::UnknownElementType| e.to_string())
+}
+
+/// A kind of keys by its name.
+pub(crate) fn key_kind(text: &str) -> Result<KeyKind, String> {
+    KeyKind::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| format!("\"{text}\" is neither numbers nor strings"))
+}
+
+/// What records hold, by its name.
+pub(crate) fn stored(text: &str) -> Result<Stored, String> {
+    Stored::ALL.into_iter().find(|stored| stored.name() == text).ok_or_else(|| format!("\"{text}\" is neither full nor sq8"))
+}
+
 /// `--pq-bytes auto|N`: `None` leaves the choice to the builder.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct PqBytes(pub(crate) Option<usize>);
@@ -48,19 +64,54 @@ impl FromStr for PqBytes {
     }
 }
 
-/// The list sizes of a sweep, in the order they were given.
+/// How much a search looks at: a list, or a slack within a long one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Effort {
+    List(usize),
+    Slack(f32),
+}
+
+impl Effort {
+    /// `params`, with this effort.
+    pub(crate) fn of(self, params: SearchParams) -> SearchParams {
+        match self {
+            Effort::List(list_size) => SearchParams { list_size, ..params },
+            Effort::Slack(slack) => params.with_slack(slack),
+        }
+    }
+}
+
+impl std::fmt::Display for Effort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Effort::List(list_size) => write!(f, "{list_size}"),
+            Effort::Slack(slack) => write!(f, "slack {slack}"),
+        }
+    }
+}
+
+/// A slack: 0 to 1000, of which less than 1 makes sense.
+pub(crate) fn slack(text: &str) -> Result<f32, String> {
+    text.trim().parse().ok().filter(|slack| (0.0..=1000.0).contains(slack)).ok_or_else(|| format!("\"{text}\" is no slack; write 0.1, say"))
+}
+
+/// The efforts of a sweep, in the order they were given.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Sweep(pub(crate) Vec<usize>);
+pub(crate) struct Sweep(pub(crate) Vec<Effort>);
 
 impl FromStr for Sweep {
     type Err = String;
 
     /// `list-size=16,32,64` or `list-size=16..256`, which doubles from 16 up to 256. `ef=` and `complexity=` say the same, and so
-    /// does no name at all.
+    /// does no name at all. Or `slack=0.05,0.1`.
     fn from_str(text: &str) -> Result<Sweep, String> {
         let (name, values) = text.split_once('=').unwrap_or(("list-size", text));
+        if name == "slack" {
+            let slacks = values.split(',').map(|text| slack(text).map(Effort::Slack)).collect::<Result<Vec<_>, _>>()?;
+            return if slacks.len() > MAX_POINTS { Err(format!("at most {MAX_POINTS} make one sweep")) } else { Ok(Sweep(slacks)) };
+        }
         if !["list-size", "list_size", "ef", "complexity"].contains(&name) {
-            return Err(format!("\"{name}\" cannot be swept; write list-size=16,32,64 or list-size=16..256"));
+            return Err(format!("\"{name}\" cannot be swept; write list-size=16,32,64 or list-size=16..256 or slack=0.05,0.1"));
         }
         let number = |text: &str| match text.trim().parse::<usize>() {
             Ok(number @ 1..) => Ok(number),
@@ -81,7 +132,7 @@ impl FromStr for Sweep {
         if sizes.len() > MAX_POINTS {
             return Err(format!("{} list sizes; at most {MAX_POINTS} make one sweep", sizes.len()));
         }
-        Ok(Sweep(sizes))
+        Ok(Sweep(sizes.into_iter().map(Effort::List).collect()))
     }
 }
 
@@ -150,7 +201,10 @@ mod tests {
 
     #[test]
     fn a_sweep_lists_or_doubles() {
-        let sweep = |text: &str| text.parse::<Sweep>().map(|s| s.0);
+        let sizes = |sweep: Sweep| sweep.0.into_iter().filter_map(|e| if let Effort::List(size) = e { Some(size) } else { None }).collect();
+        let sweep = |text: &str| text.parse::<Sweep>().map(sizes);
+        assert_eq!("slack=0.05, 0.1".parse(), Ok(Sweep(vec![Effort::Slack(0.05), Effort::Slack(0.1)])));
+        assert!(["slack=", "slack=-1", "slack=nan", "slack=0.1..0.2"].iter().all(|bad| bad.parse::<Sweep>().is_err()));
         assert_eq!(sweep("list-size=16,32,64"), Ok(vec![16, 32, 64]));
         assert_eq!(sweep("ef=100"), Ok(vec![100]));
         assert_eq!(sweep("16..256"), Ok(vec![16, 32, 64, 128, 256]));

@@ -9,6 +9,7 @@ use crate::{
     commands::search_failure,
     failure::Failure,
     latency::Latency,
+    parse::Effort,
     queries::Queries,
     usage::{cpu_micros, rss_bytes},
 };
@@ -26,9 +27,9 @@ use std::{
     time::Instant,
 };
 
-/// What one list size gave.
+/// What one effort gave.
 pub(crate) struct Point {
-    pub(crate) list_size: usize,
+    pub(crate) effort: Effort,
     pub(crate) in_flight: usize,
     pub(crate) threads: usize,
     pub(crate) recall: f64,
@@ -56,7 +57,7 @@ pub(crate) struct Trial<'a> {
     pub(crate) stranger: Option<u64>,
     /// Whether a row at the distance of the last true neighbor counts.
     pub(crate) ties: bool,
-    /// Of all but the list size.
+    /// Of all but the effort.
     pub(crate) params: SearchParams,
     pub(crate) threads: usize,
 }
@@ -74,9 +75,9 @@ struct Share {
 }
 
 impl Trial<'_> {
-    /// Runs all queries once with one list size, `in_flight` of them at a time.
-    pub(crate) fn measure(&self, list_size: usize, in_flight: usize) -> Result<Point, Failure> {
-        let params = SearchParams { list_size, ..self.params };
+    /// Runs all queries once with one effort, `in_flight` of them at a time.
+    pub(crate) fn measure(&self, effort: Effort, in_flight: usize) -> Result<Point, Failure> {
+        let params = effort.of(self.params);
         // Searchers are made beforehand, so that their making is in no measured time.
         let in_flight = in_flight.min(self.queries.len());
         let threads = self.threads.min(in_flight);
@@ -112,7 +113,7 @@ impl Trial<'_> {
         }
         let n = all.nanos.len() as f64;
         Ok(Point {
-            list_size,
+            effort,
             in_flight,
             threads,
             recall: all.found as f64 / (n * self.wanted() as f64),

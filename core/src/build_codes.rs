@@ -130,6 +130,26 @@ impl BuildCodec {
         if sound { Ok(codec) } else { Err(CodecError::Range(codec.low, codec.high)) }
     }
 
+    /// What near means.
+    pub fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    /// What a coordinate of 0 stands for.
+    pub(crate) fn low(&self) -> f32 {
+        self.low
+    }
+
+    /// What a step of one coordinate stands for.
+    pub(crate) fn unit(&self) -> f32 {
+        (self.high - self.low) / 255.0
+    }
+
+    /// What the first coordinates `[dim]` of a code stand for: the row as SQ8 keeps it; under cosine of length 1, more or less.
+    pub fn decode(&self, code: &[u8], out: &mut [f32]) {
+        out.iter_mut().zip(code).for_each(|(value, &c)| *value = self.low + f32::from(c) * self.unit());
+    }
+
     /// Are codes, without their padding, the rows themselves?
     pub fn codes_are_rows(&self) -> bool {
         self.takes_bytes() && self.element != ElementType::I8

@@ -9,6 +9,8 @@
 //! Every level holds the same three kernels (`floats`, `ints`, `bits`); `scalar` is the oracle that the others are tested against.
 #![allow(unsafe_code)] // one call through the kernel pointer here; vector loads in the levels
 
+pub use sq8::Sq8Query;
+
 use crate::{element::ElementType, id::MAX_DIM, metric::Metric, simd::SimdLevel};
 
 /// Walks two rows of equal length: four vectors of `$width` bytes at a time, each with sums of its own to hide the latency of an
@@ -45,6 +47,7 @@ mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
+mod sq8;
 #[cfg(test)]
 mod tests;
 

@@ -24,7 +24,7 @@ mod subspace;
 mod train;
 
 pub use bytes::CodebookError;
-pub use lookup::{LookupKind, LookupTable};
+pub use lookup::{LookupKind, LookupScratch, LookupTable};
 pub use train::{Candidate, TrainError, TrainParams, TrainReport, Turn, WIDEST_TO_ROTATE, train_best};
 
 use kernel::{Kernels, LANES, Pair};

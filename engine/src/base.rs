@@ -21,7 +21,7 @@ use roxanne_core::{
         manifest::Manifest,
         nav::Nav,
         page,
-        record::{Record, RecordError, RecordLayout},
+        record::{Record, RecordError, RecordLayout, Stored},
         superblock::{FIRST_PAGE_OFFSET, Superblock},
     },
     id::{Key, NodeId},
@@ -73,6 +73,8 @@ pub struct IndexInfo {
     pub dim: usize,
     /// Their type.
     pub element: ElementType,
+    /// What records hold of them.
+    pub stored: Stored,
     /// What near means.
     pub metric: Metric,
     /// Neighbors of a node at most (R).
@@ -134,6 +136,7 @@ pub(crate) struct Base {
 impl Base {
     pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Base, OpenError> {
         let manifest = Manifest::read(path)?;
+        let stored = manifest.stored(path)?;
         let graph_path = path.join(format::GRAPH_FILE);
         let (superblock, layout) = shape(path, &manifest)?;
         let blob = |name: &str| open_blob(path, &manifest, name);
@@ -189,6 +192,7 @@ impl Base {
             n: manifest.n,
             dim: manifest.dim,
             element: manifest.element,
+            stored,
             metric: manifest.metric,
             max_degree: layout.max_degree,
             code_bytes,
@@ -281,11 +285,14 @@ impl Base {
         Ok(Some((key, node)))
     }
 
-    /// The key and the decoded vector of a node.
+    /// The key of a node and its vector, as far as its record holds it.
     pub(crate) fn key_and_vector(&self, node: NodeId) -> Result<(Key, Vec<f32>), SearchError> {
         let mut values = vec![0.0; self.info.dim];
         let key = self.with_record(node, |record| {
-            self.info.element.decode(record.vector(), &mut values);
+            match self.info.stored {
+                Stored::Full => self.info.element.decode(record.vector(), &mut values),
+                Stored::Sq8 => self.codec.decode(record.vector(), &mut values),
+            }
             record.key()
         })?;
         Ok((key, values))
@@ -350,7 +357,8 @@ pub(crate) fn shape(path: &Path, manifest: &Manifest) -> Result<(Superblock, Rec
     let degree = superblock.max_degree;
     let layout = Some(degree as usize)
         .filter(|_| (1..=65_535).contains(&degree))
-        .and_then(|degree| RecordLayout::new(manifest.element, manifest.dim, degree, manifest.n))
+        .zip(manifest.stored(path)?.element(manifest.element))
+        .and_then(|(degree, element)| RecordLayout::new(element, manifest.dim, degree, manifest.n))
         .ok_or_else(|| wrong(format!("no page has records of degree {degree}")))?;
     let expected = Superblock {
         checksum: superblock.checksum,

@@ -98,6 +98,12 @@ pub enum SearchError {
         /// The index.
         path: PathBuf,
     },
+    /// A slack that is none.
+    #[error("slack {got} is not in 0 to {max}", max = crate::params::MAX_SLACK)]
+    Slack {
+        /// Asked for.
+        got: f32,
+    },
     /// A radius that is NaN.
     #[error("the radius is no number")]
     Radius,
@@ -151,7 +157,9 @@ impl SearchError {
     pub fn class(&self) -> ErrorClass {
         match self {
             SearchError::DimensionMismatch { .. } | SearchError::Query(_) | SearchError::NotRepresentable(_) => ErrorClass::BadInput,
-            SearchError::Param { .. } | SearchError::Radius | SearchError::StringKeys { .. } => ErrorClass::Usage,
+            SearchError::Param { .. } | SearchError::Slack { .. } | SearchError::Radius | SearchError::StringKeys { .. } => {
+                ErrorClass::Usage
+            }
             SearchError::Busy { .. } => ErrorClass::Busy,
             SearchError::Budget { .. } => ErrorClass::Budget,
             SearchError::Read(error) => class_of(error),

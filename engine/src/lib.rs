@@ -14,6 +14,7 @@
 //! thread, reading pages through [`io`].
 
 mod base;
+pub mod collection;
 mod cursor;
 mod error;
 mod exact;
@@ -22,6 +23,7 @@ mod kept;
 mod key_set;
 mod params;
 mod query;
+mod ranker;
 mod searcher;
 mod spaces;
 mod tuned;
@@ -96,7 +98,7 @@ impl Index {
         &self.base.info
     }
 
-    /// Which list size gives which recall, where `roxanne tune` has measured it.
+    /// Which slack gives which recall, where `roxanne tune` has measured it.
     ///
     /// # Errors
     /// A damaged file.
@@ -157,6 +159,49 @@ impl Index {
     /// See [`Searcher::search`].
     pub fn search_in(&self, query: &[f32], params: &SearchParams, filter: &Arc<KeySet>) -> Result<Answer, SearchError> {
         self.with_searcher(|searcher| searcher.search_in(query, params, Some(filter)))
+    }
+
+    /// The nearest of all nodes but the dead.
+    pub(crate) fn search_beside(&self, query: &[f32], params: &SearchParams, dead: &Arc<collection::Bits>) -> Result<Answer, SearchError> {
+        let dead = Some(dead).filter(|dead| dead.len() > 0);
+        self.with_searcher(|searcher| searcher.search_beside(query, params, dead))
+    }
+
+    /// Whether `other` is the same opening of the same index.
+    pub(crate) fn is(&self, other: &Index) -> bool {
+        Arc::ptr_eq(&self.base, &other.base)
+    }
+
+    /// The node of a number key; `None` where keys are strings.
+    pub(crate) fn node_of_number(&self, number: u64) -> Result<Option<u32>, SearchError> {
+        if self.base.info.string_keys {
+            return Ok(None);
+        }
+        Ok(self.base.keys.find_number(number)?.map(|node| node.0))
+    }
+
+    /// The node of a string key; `None` where keys are numbers.
+    pub(crate) fn node_of_text(&self, text: &str) -> Result<Option<u32>, SearchError> {
+        if !self.base.info.string_keys {
+            return Ok(None);
+        }
+        Ok(self.base.keys.find_string(text)?.map(|node| node.0))
+    }
+
+    /// Shows every node, with the key and the vector of its record, in their order on disk.
+    pub(crate) fn each_record<E: From<SearchError>>(&self, mut each: impl FnMut(u32, Key, &[u8]) -> Result<(), E>) -> Result<(), E> {
+        exact::each_page(&self.base, &mut |number, page| {
+            let (first, live) = self.base.check_page(number, page).map_err(SearchError::from)?;
+            (0..live).try_for_each(|slot| {
+                let record = self.base.layout.record(page, slot);
+                each((first + slot as u64) as u32, record.key(), record.vector())
+            })
+        })
+    }
+
+    /// The vector of a node, as far as its record holds it.
+    pub(crate) fn vector_of(&self, node: u32) -> Result<Vec<f32>, SearchError> {
+        Ok(self.base.key_and_vector(NodeId(node))?.1)
     }
 
     /// Every vector within `radius` of `query`; see [`Searcher::range`].

@@ -1,5 +1,6 @@
 //! What a search is asked and what it answers.
 
+use crate::SearchError;
 use roxanne_core::id::Key;
 use std::time::Duration;
 
@@ -8,13 +9,19 @@ pub(crate) const MAX_BEAM_WIDTH: usize = 64;
 /// Largest list: at 16 bytes a candidate it stays small against any budget.
 pub(crate) const MAX_LIST_SIZE: usize = 1 << 20;
 
+/// A slack that leaves nothing out.
+pub(crate) const MAX_SLACK: f32 = 1000.0;
+
 /// How to search.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SearchParams {
     /// Hits wanted.
     pub k: usize,
     /// Candidates kept while searching (L): more finds more and reads more. At least `k` is used.
     pub list_size: usize,
+    /// End when every candidate is expanded that is at most `1 + slack` times as far as the k-th; `list_size` is then a bound, and should be a large
+    /// one. 0 for none: the list alone decides. For the same recall a slack reads a fifth less than a list. Not under filters, radius and cursors.
+    pub slack: f32,
     /// Most reads in flight for this query (W): more is faster on an idle device and reads a little more. Fewer are used while a searcher has
     /// other queries to keep the device busy with.
     pub beam_width: usize,
@@ -27,7 +34,27 @@ pub struct SearchParams {
 
 impl SearchParams {
     /// Ten hits, and a list that finds about 98 of 100 on the data sets of bench/RESULTS.md.
-    pub const DEFAULT: SearchParams = SearchParams { k: 10, list_size: 64, beam_width: 4, deterministic: false, deadline: None };
+    pub const DEFAULT: SearchParams =
+        SearchParams { k: 10, list_size: 64, slack: 0.0, beam_width: 4, deterministic: false, deadline: None };
+}
+
+impl SearchParams {
+    /// The same search, ended by `slack` within a list that is long enough for it.
+    pub fn with_slack(self, slack: f32) -> SearchParams {
+        SearchParams { slack, list_size: 1000.max(self.k), ..self }
+    }
+
+    /// Proves that all are in range.
+    pub(crate) fn check(&self) -> Result<(), SearchError> {
+        in_range("k", self.k, MAX_LIST_SIZE)?;
+        in_range("list_size", self.list_size, MAX_LIST_SIZE)?;
+        in_range("beam_width", self.beam_width, MAX_BEAM_WIDTH)?;
+        if (0.0..=MAX_SLACK).contains(&self.slack) { Ok(()) } else { Err(SearchError::Slack { got: self.slack }) }
+    }
+}
+
+pub(crate) fn in_range(name: &'static str, got: usize, high: usize) -> Result<(), SearchError> {
+    if (1..=high).contains(&got) { Ok(()) } else { Err(SearchError::Param { name, got, low: 1, high }) }
 }
 
 impl Default for SearchParams {
@@ -41,7 +68,7 @@ impl Default for SearchParams {
 pub struct Hit {
     /// Its key; the number of a string key (see `Index::key_name`).
     pub key: Key,
-    /// Its exact distance under the index's metric.
+    /// Its distance under the index's metric: exact, or that of what its record holds (`IndexInfo::stored`).
     pub distance: f32,
 }
 

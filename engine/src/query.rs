@@ -8,19 +8,20 @@
 use crate::{
     SearchError,
     base::Base,
+    collection::Bits,
     io::cache::{PageCache, Pinned},
     kept::Kept,
     key_set::KeySet,
     params::{Answer, Hit, SearchParams, SearchStats, Way},
+    ranker::Ranker,
     spaces::{CodeSpace, NavSpace, ResidentSpace, resident_record},
 };
 use roxanne_core::{
-    build_codes::BuildCodec,
     format::{FormatError, record::Record},
     id::{Key, NodeId},
     neighbor::{Distance, Neighbor},
-    pq::LookupTable,
-    search::{BeamSearch, TopK, VisitedSet, go_on_in_ram, search_in_ram},
+    pq::{LookupScratch, LookupTable},
+    search::{BeamSearch, Scale, Slack, TopK, VisitedSet, go_on_in_ram, search_in_ram},
 };
 use std::{
     collections::VecDeque,
@@ -50,16 +51,16 @@ pub(crate) struct Query {
     /// Pages asked for and not yet looked at.
     pub(crate) waiting: usize,
     filter: Option<Arc<KeySet>>,
+    /// Nodes that are passed through and never returned.
+    dead: Option<Arc<Bits>>,
     /// Only hits as near as this; `f32::INFINITY` without a limit.
     radius: f32,
     /// Everything ranked stays, for a list that grows.
     keeps_all: bool,
     started: Option<Instant>,
-    /// The vector in the index's own type.
-    bytes: Vec<u8>,
+    ranker: Ranker,
     pq_query: Vec<f32>,
     table: LookupTable,
-    nav_search: BeamSearch,
     search: BeamSearch,
     top: TopK<Ranked>,
     /// All that were ranked, where they stay.
@@ -79,6 +80,22 @@ pub(crate) struct Query {
     met: Vec<Neighbor<u32>>,
 }
 
+/// Times that a list grows at most for the sake of nodes that are dead.
+const MOST_FOR_THE_DEAD: usize = 8;
+
+/// The list of which so many live as `list_size`, where `dead` of `n` nodes do not; the bound keeps a search a search where few live.
+pub(crate) fn list_of_the_living(list_size: usize, dead: u64, n: u64) -> usize {
+    let share = n as f64 / n.saturating_sub(dead).max(1) as f64;
+    (list_size as f64 * share).min((list_size * MOST_FOR_THE_DEAD) as f64) as usize
+}
+
+/// What a query needs while it starts: one serves all queries of a searcher.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    lookup: LookupScratch,
+    nav_search: BeamSearch,
+}
+
 impl Query {
     pub(crate) fn new() -> Query {
         Query {
@@ -88,13 +105,13 @@ impl Query {
             stats: SearchStats::default(),
             waiting: 0,
             filter: None,
+            dead: None,
             radius: f32::INFINITY,
             keeps_all: false,
             started: None,
-            bytes: Vec::new(),
+            ranker: Ranker::default(),
             pq_query: Vec::new(),
             table: LookupTable::new(),
-            nav_search: BeamSearch::default(),
             search: BeamSearch::default(),
             top: TopK::new(0),
             all: Vec::new(),
@@ -117,15 +134,10 @@ impl Query {
         vector: &[f32],
         params: &SearchParams,
         filter: Option<Arc<KeySet>>,
+        dead: Option<Arc<Bits>>,
     ) -> Result<(), SearchError> {
+        self.ranker.take(base, vector)?;
         let info = &base.info;
-        if vector.len() != info.dim {
-            return Err(SearchError::DimensionMismatch { path: info.path.clone(), found: info.dim, asked: vector.len() });
-        }
-        BuildCodec::check_row(info.metric, vector)?;
-        self.bytes.clear();
-        info.element.encode(vector, &mut self.bytes)?;
-
         self.params = *params;
         self.started = Some(Instant::now());
         self.stats = SearchStats::default();
@@ -147,8 +159,10 @@ impl Query {
             Some(keys) => keys.list_size(list_size, info.n),
             None => list_size,
         };
+        // And as many of those that live.
+        let list_size = dead.as_ref().map_or(list_size, |dead| list_of_the_living(list_size, dead.len(), info.n));
         self.search.reset(list_size.min(most));
-        self.filter = filter;
+        (self.filter, self.dead) = (filter, dead);
         if !matches!(base.kept, Kept::All(_)) {
             base.codec.pq_query(vector, &mut self.pq_query);
         }
@@ -156,14 +170,18 @@ impl Query {
     }
 
     /// Finds the first candidates of a query that was taken up.
-    pub(crate) fn start(&mut self, base: &Base) {
+    pub(crate) fn start(&mut self, base: &Base, scratch: &mut Scratch) {
         if !matches!(base.kept, Kept::All(_)) {
-            self.table.fill(&base.codebook, base.codec.lookup_kind(), &self.pq_query);
+            self.table.fill(&base.codebook, base.codec.lookup_kind(), &self.pq_query, &mut scratch.lookup);
+        }
+        if self.params.slack > 0.0 && self.filter.is_none() && self.dead.is_none() && !self.keeps_all {
+            let scale = if self.way == Way::Resident { Scale::Ranks } else { Scale::Offset(self.table.offset()) };
+            self.search.set_slack(Slack { k: self.params.k, share: self.params.slack, scale });
         }
         match self.way {
-            Way::Flash => self.enter(base),
+            Way::Flash => self.enter(base, &mut scratch.nav_search),
             Way::Resident => {}
-            Way::Adjacency => self.steer_in_ram(base),
+            Way::Adjacency => self.steer_in_ram(base, &mut scratch.nav_search),
             Way::Scan => self.scan(base),
         }
     }
@@ -230,13 +248,13 @@ impl Query {
     }
 
     /// The first candidates: what the navigation graph finds, and the entry, which reaches every node.
-    fn enter(&mut self, base: &Base) {
+    fn enter(&mut self, base: &Base, nav_search: &mut BeamSearch) {
         let mut space = NavSpace { base, table: &self.table, nodes: mem::take(&mut self.unseen) };
-        search_in_ram(&mut space, &[base.nav.entry], NAV_LIST_SIZE, &mut self.nav_search, |_| {});
+        search_in_ram(&mut space, &[base.nav.entry], NAV_LIST_SIZE, nav_search, |_| {});
         self.unseen = space.nodes;
-        self.stats.distances += self.nav_search.distance_count;
+        self.stats.distances += nav_search.distance_count;
         let entry = Neighbor { distance: self.table.distance(base.code(base.entry)), id: base.entry };
-        let found = self.nav_search.found().map(|place| Neighbor { distance: place.distance, id: base.nav.ids[place.id.index()] });
+        let found = nav_search.found().map(|place| Neighbor { distance: place.distance, id: base.nav.ids[place.id.index()] });
         for start in found.chain([entry]) {
             if self.search.visit(start.id) {
                 self.search.push(start);
@@ -245,10 +263,10 @@ impl Query {
     }
 
     /// The search by compressed distances over neighbors in RAM; the best candidates are then read.
-    fn steer_in_ram(&mut self, base: &Base) {
+    fn steer_in_ram(&mut self, base: &Base, nav_search: &mut BeamSearch) {
         let list_size = self.search.list_size();
-        self.search.grow(list_size.max(2 * NAV_LIST_SIZE));
-        self.enter(base);
+        self.search.grow((2 * list_size).max(2 * NAV_LIST_SIZE));
+        self.enter(base, nav_search);
         self.walk_in_ram(base);
         self.read_list(list_size);
     }
@@ -268,7 +286,7 @@ impl Query {
         if let Kept::All(pages) = &base.kept {
             for &id in nodes {
                 let record = resident_record(base, pages, id);
-                self.rank(Distance(base.distance.distance(&self.bytes, record.vector())), id, || record.key());
+                self.rank(Distance(self.ranker.distance(base, record.vector())), id, || record.key());
             }
             return;
         }
@@ -347,7 +365,7 @@ impl Query {
         let record = |id: NodeId| base.layout.record(bytes, (u64::from(id.0) - first) as usize);
         for slot in 0..live {
             let (id, record) = (NodeId((first + slot as u64) as u32), base.layout.record(bytes, slot));
-            let distance = Distance(base.distance.distance(&self.bytes, record.vector()));
+            let distance = Distance(self.ranker.distance(base, record.vector()));
             self.rank(distance, id, || record.key());
         }
         self.stats.distances += live as u64;
@@ -387,7 +405,7 @@ impl Query {
     /// A node's exact distance is known.
     #[inline]
     fn rank(&mut self, distance: Distance, id: NodeId, key: impl FnOnce() -> Key) {
-        if distance.0 > self.radius {
+        if distance.0 > self.radius || self.dead.as_ref().is_some_and(|dead| dead.contains(id.0)) {
             return;
         }
         let ranked = Ranked { distance, id, key: key() };
@@ -406,12 +424,10 @@ impl Query {
         self.stats.expanded += 1;
         self.neighbors.clear();
         record.neighbors(base.info.n, &mut self.neighbors).map_err(|e| base.bad_record(number, &e))?;
-        self.unseen.clear();
-        let search = &mut self.search;
-        self.unseen.extend(self.neighbors.iter().filter(|&&id| search.visit(id)));
-        self.table.distances(&base.codes, &self.unseen, &mut self.distances);
-        self.search.distance_count += self.unseen.len() as u64;
-        for (&id, &distance) in self.unseen.iter().zip(&self.distances) {
+        self.search.retain_new(&mut self.neighbors);
+        self.table.distances(&base.codes, &self.neighbors, &mut self.distances);
+        self.search.distance_count += self.neighbors.len() as u64;
+        for (&id, &distance) in self.neighbors.iter().zip(&self.distances) {
             self.search.push(Neighbor { distance, id });
         }
         Ok(())
@@ -421,8 +437,8 @@ impl Query {
     pub(crate) fn run_resident(&mut self, base: &Base, pages: &[u8]) {
         let mut search = mem::take(&mut self.search);
         // Without a filter or a radius the list itself holds the answer; else whatever is met is ranked, whether the list has room for it or not.
-        let listed = self.filter.is_none() && !self.keeps_all;
-        let mut space = ResidentSpace { base, pages, query: &self.bytes, met: (!listed).then(|| mem::take(&mut self.met)) };
+        let listed = self.filter.is_none() && self.dead.is_none() && !self.keeps_all;
+        let mut space = ResidentSpace { base, pages, ranker: &self.ranker, met: (!listed).then(|| mem::take(&mut self.met)) };
         go_on_in_ram(&mut space, &[base.entry], &mut search, |_| self.stats.expanded += 1);
         let mut met = space.met.take().unwrap_or_default();
         if listed {

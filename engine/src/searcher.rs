@@ -9,11 +9,12 @@
 use crate::{
     SearchError,
     base::Base,
+    collection::Bits,
     io::{NodeReader, PageFile, open_reader},
     kept::Kept,
     key_set::KeySet,
-    params::{Answer, MAX_BEAM_WIDTH, MAX_LIST_SIZE, SearchParams, Way},
-    query::Query,
+    params::{self, Answer, MAX_BEAM_WIDTH, MAX_LIST_SIZE, SearchParams, Way},
+    query::{Query, Scratch},
 };
 use std::{collections::VecDeque, sync::Arc};
 
@@ -23,7 +24,7 @@ pub const MAX_IN_FLIGHT: usize = 256;
 const DEPTH: usize = 64;
 /// Queries that a searcher works on at a time; others wait for their turn. More would push each other's tables and lists out of the caches of a
 /// core, and fewer leave the device idle.
-const RUNNING: usize = 16;
+const RUNNING: usize = 32;
 /// No page.
 const NONE: u64 = u64::MAX;
 
@@ -34,8 +35,9 @@ fn capacity(in_flight: usize) -> usize {
 
 /// Memory of a searcher of `in_flight` queries, over pages of `page_bytes` and codes of `code_bytes`: buffers, tables, lists and sets.
 pub(crate) fn searcher_bytes(page_bytes: usize, code_bytes: usize, in_flight: usize) -> u64 {
-    let query = 5 * 256 * code_bytes as u64 + (128 << 10);
-    capacity(in_flight) as u64 * page_bytes as u64 + in_flight as u64 * query
+    let table = 256 * code_bytes as u64;
+    let query = table + (128 << 10);
+    capacity(in_flight) as u64 * page_bytes as u64 + in_flight as u64 * query + 4 * table
 }
 
 /// Runs searches on one thread, one or many at a time; its memory is used again from query to query.
@@ -54,6 +56,7 @@ pub struct Searcher {
     /// Slots whose query wants to read and found the reader full.
     starved: Vec<usize>,
     flights: Flights,
+    scratch: Scratch,
     /// Of the index's allowance.
     bytes: u64,
 }
@@ -97,7 +100,7 @@ impl Searcher {
         in_flight: usize,
         wrap: impl FnOnce(Box<dyn NodeReader>, &Arc<PageFile>) -> Box<dyn NodeReader>,
     ) -> Result<Searcher, SearchError> {
-        in_range("in_flight", in_flight, MAX_IN_FLIGHT)?;
+        params::in_range("in_flight", in_flight, MAX_IN_FLIGHT)?;
         let capacity = capacity(in_flight);
         let reader = wrap(open_reader(&base.pages, base.reader, capacity)?, &base.pages);
         let bytes = searcher_bytes(base.layout.page_bytes, base.info.code_bytes, in_flight);
@@ -113,6 +116,7 @@ impl Searcher {
             ready: VecDeque::with_capacity(in_flight),
             starved: Vec::with_capacity(in_flight),
             flights: Flights::new(capacity),
+            scratch: Scratch::default(),
             bytes,
         })
     }
@@ -147,7 +151,14 @@ impl Searcher {
     /// As [`Searcher::search`].
     pub fn search_in(&mut self, query: &[f32], params: &SearchParams, filter: Option<&Arc<KeySet>>) -> Result<Answer, SearchError> {
         self.alone()?;
-        let slot = self.begin(0, query, params, filter)?;
+        let slot = self.begin(0, query, params, filter, None)?;
+        self.finish(slot)
+    }
+
+    /// The same over all nodes but the dead.
+    pub(crate) fn search_beside(&mut self, query: &[f32], params: &SearchParams, dead: Option<&Arc<Bits>>) -> Result<Answer, SearchError> {
+        self.alone()?;
+        let slot = self.begin(0, query, params, None, dead)?;
         self.finish(slot)
     }
 
@@ -168,7 +179,7 @@ impl Searcher {
         }
         self.alone()?;
         let params = SearchParams { k: 1, ..*params };
-        let slot = self.begin(0, query, &params, filter)?;
+        let slot = self.begin(0, query, &params, filter, None)?;
         self.slots[slot].query.keep_all(radius);
         loop {
             let answer = self.finish(slot)?;
@@ -191,7 +202,7 @@ impl Searcher {
         filter: Option<&Arc<KeySet>>,
     ) -> Result<usize, SearchError> {
         self.alone()?;
-        let slot = self.begin(0, query, params, filter)?;
+        let slot = self.begin(0, query, params, filter, None)?;
         self.slots[slot].query.keep_all(f32::INFINITY);
         Ok(slot)
     }
@@ -217,7 +228,7 @@ impl Searcher {
     /// # Errors
     /// A query or parameter that makes no sense; `Busy` where [`Searcher::has_room`] is false. Nothing is submitted then.
     pub fn submit(&mut self, tag: u64, query: &[f32], params: &SearchParams, filter: Option<&Arc<KeySet>>) -> Result<(), SearchError> {
-        self.begin(tag, query, params, filter).map(|_| ())
+        self.begin(tag, query, params, filter, None).map(|_| ())
     }
 
     /// Works until at least one query has ended, and hands every ended one to `done`, by its tag. Returns how many; 0 only when none is in flight.
@@ -253,7 +264,7 @@ impl Searcher {
         self.running += 1;
         let place = &mut self.slots[slot];
         place.started = true;
-        place.query.start(&self.base);
+        place.query.start(&self.base, &mut self.scratch);
         Some(slot)
     }
 
@@ -262,13 +273,18 @@ impl Searcher {
         if self.in_flight() > 0 { Err(SearchError::Busy { in_flight: self.in_flight() }) } else { Ok(()) }
     }
 
-    fn begin(&mut self, tag: u64, query: &[f32], params: &SearchParams, filter: Option<&Arc<KeySet>>) -> Result<usize, SearchError> {
-        in_range("k", params.k, MAX_LIST_SIZE)?;
-        in_range("list_size", params.list_size, MAX_LIST_SIZE)?;
-        in_range("beam_width", params.beam_width, MAX_BEAM_WIDTH)?;
+    fn begin(
+        &mut self,
+        tag: u64,
+        query: &[f32],
+        params: &SearchParams,
+        filter: Option<&Arc<KeySet>>,
+        dead: Option<&Arc<Bits>>,
+    ) -> Result<usize, SearchError> {
+        params.check()?;
         let Some(&slot) = self.free.last() else { return Err(SearchError::Busy { in_flight: self.in_flight() }) };
         let place = &mut self.slots[slot];
-        place.query.begin(&self.base, query, params, filter.cloned())?;
+        place.query.begin(&self.base, query, params, filter.cloned(), dead.cloned())?;
         place.query.tag = tag;
         self.free.pop();
         (place.active, place.started, place.failed) = (true, false, None);
@@ -456,8 +472,4 @@ impl Drop for Searcher {
     fn drop(&mut self) {
         self.base.allowance.give_back(self.bytes);
     }
-}
-
-fn in_range(name: &'static str, got: usize, high: usize) -> Result<(), SearchError> {
-    if (1..=high).contains(&got) { Ok(()) } else { Err(SearchError::Param { name, got, low: 1, high }) }
 }

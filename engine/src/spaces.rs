@@ -1,7 +1,7 @@
 //! The graphs that a search walks in RAM, each under the distance that steers it: the navigation graph and the whole graph under compressed
 //! distances, pages that are all in RAM under exact ones.
 
-use crate::{base::Base, kept::Adjacency};
+use crate::{base::Base, kept::Adjacency, ranker::Ranker};
 use roxanne_core::{
     format::record::Record,
     id::NodeId,
@@ -65,7 +65,7 @@ impl Space for CodeSpace<'_> {
 pub(crate) struct ResidentSpace<'a> {
     pub(crate) base: &'a Base,
     pub(crate) pages: &'a [u8],
-    pub(crate) query: &'a [u8],
+    pub(crate) ranker: &'a Ranker,
     /// Every node whose distance was computed, where that is wanted.
     pub(crate) met: Option<Vec<Neighbor<u32>>>,
 }
@@ -78,7 +78,7 @@ impl ResidentSpace<'_> {
 
 impl Space for ResidentSpace<'_> {
     fn distance(&mut self, node: NodeId) -> u32 {
-        Distance(self.base.distance.distance(self.query, self.vector(node))).rank()
+        Distance(self.ranker.distance(self.base, self.vector(node))).rank()
     }
     fn distances(&mut self, nodes: &[NodeId], out: &mut Vec<u32>) {
         out.clear();

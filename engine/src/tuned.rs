@@ -1,4 +1,4 @@
-//! What was found out about an index after it was built, kept in its directory beside the manifest, which does not name it: which list size
+//! What was found out about an index after it was built, kept in its directory beside the manifest, which does not name it: which slack
 //! gives which recall (`CALIBRATION`), and how often each page is wanted (`warm.rx`). Both are hints: an index without them is whole.
 //!
 //! `CALIBRATION` is text, a line a point, the last line the checksum of all before it. `warm.rx` is a blob of one byte a page.
@@ -19,15 +19,15 @@ use xxhash_rust::xxh3::xxh3_64;
 pub const CALIBRATION_FILE: &str = "CALIBRATION";
 /// See [`CALIBRATION_FILE`].
 pub const WARM_FILE: &str = "warm.rx";
-const HEAD: &str = "roxanne-calibration 1";
+const HEAD: &str = "roxanne-calibration 2";
 
-/// Which list size gives which recall, as it was measured.
+/// Which slack gives which recall, as it was measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Calibration {
     /// Hits that recall was measured of.
     pub k: usize,
-    /// (list size, recall), both rising.
-    pub points: Vec<(usize, f64)>,
+    /// (slack, recall), both rising.
+    pub points: Vec<(f32, f64)>,
 }
 
 fn io<'a>(path: &'a Path) -> impl FnOnce(std::io::Error) -> FormatError + 'a {
@@ -35,21 +35,20 @@ fn io<'a>(path: &'a Path) -> impl FnOnce(std::io::Error) -> FormatError + 'a {
 }
 
 impl Calibration {
-    /// The smallest list that reaches `recall` (0 to 1), read between the two measured points around it; `None` when none that was measured does.
-    pub fn list_size(&self, recall: f64) -> Option<usize> {
+    /// The smallest slack that reaches `recall` (0 to 1), read between the two measured points around it; `None` when none that was measured does.
+    pub fn slack(&self, recall: f64) -> Option<f32> {
         let at = self.points.iter().position(|&(_, reached)| reached >= recall)?;
         let (high, reached) = self.points[at];
         let Some(&(low, before)) = at.checked_sub(1).and_then(|before| self.points.get(before)) else { return Some(high) };
         let part = if reached > before { (recall - before) / (reached - before) } else { 1.0 };
-        // Less a hair, for what is rounded up in binary.
-        Some(low + ((high - low) as f64 * part - 1e-6).ceil() as usize)
+        Some(low + (high - low) * part as f32)
     }
 
     fn text(&self, generation: u64) -> String {
         let mut text = format!("{HEAD}\ngeneration {generation:016x}\nk {}\n", self.k);
         // Writing to a String cannot fail.
-        self.points.iter().for_each(|(list_size, recall)| {
-            let _ = writeln!(text, "point {list_size} {recall:.6}");
+        self.points.iter().for_each(|(slack, recall)| {
+            let _ = writeln!(text, "point {slack} {recall:.6}");
         });
         let checksum = xxh3_64(text.as_bytes());
         let _ = writeln!(text, "checksum {checksum:016x}");
@@ -67,10 +66,10 @@ impl Calibration {
         }
         let k = lines.next()?.strip_prefix("k ")?.parse().ok()?;
         let point = |line: &str| {
-            let (list_size, recall) = line.strip_prefix("point ")?.split_once(' ')?;
-            Some((list_size.parse().ok()?, recall.parse().ok()?))
+            let (slack, recall) = line.strip_prefix("point ")?.split_once(' ')?;
+            Some((slack.parse().ok()?, recall.parse().ok()?))
         };
-        let points = lines.map(point).collect::<Option<Vec<(usize, f64)>>>()?;
+        let points = lines.map(point).collect::<Option<Vec<(f32, f64)>>>()?;
         points.is_sorted().then_some(Calibration { k, points })
     }
 
@@ -134,15 +133,17 @@ mod tests {
     use super::*;
 
     fn calibration() -> Calibration {
-        Calibration { k: 10, points: vec![(16, 0.87), (32, 0.95), (64, 0.99)] }
+        Calibration { k: 10, points: vec![(0.125, 0.87), (0.25, 0.95), (0.5, 0.99)] }
     }
 
     #[test]
-    fn a_list_size_is_read_between_the_points() {
+    fn a_slack_is_read_between_the_points() {
         let c = calibration();
-        assert_eq!([0.5, 0.87, 0.91, 0.95, 0.97, 0.99].map(|r| c.list_size(r)), [16, 16, 24, 32, 48, 64].map(Some));
-        assert_eq!(c.list_size(0.995), None);
-        assert_eq!(Calibration { k: 1, points: vec![] }.list_size(0.1), None);
+        for (recall, slack) in [(0.5, 0.125), (0.87, 0.125), (0.91, 0.1875), (0.95, 0.25), (0.97, 0.375), (0.99, 0.5)] {
+            assert!(c.slack(recall).is_some_and(|found| (found - slack).abs() < 1e-6), "{recall}");
+        }
+        assert_eq!(c.slack(0.995), None);
+        assert_eq!(Calibration { k: 1, points: vec![] }.slack(0.1), None);
     }
 
     #[test]

@@ -116,11 +116,11 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     }
     let mut points = Vec::new();
     let in_flight = args.in_flight.iter().map(|&n| if n == 0 { threads } else { usize::from(n) });
-    for (list_size, in_flight) in in_flight.flat_map(|n| args.sweep.0.iter().map(move |&size| (size, n))) {
+    for (effort, in_flight) in in_flight.flat_map(|n| args.sweep.0.iter().map(move |&effort| (effort, n))) {
         if args.cold {
             forget(&args.index)?;
         }
-        let point = trial.measure(list_size, in_flight)?;
+        let point = trial.measure(effort, in_flight)?;
         if !args.json {
             print_point(out, &point)?;
             out.flush()?;
@@ -146,7 +146,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
 /// Says no where recall is below what was asked for.
 fn gate(args: &Args, points: &[Point]) -> Result<(), Failure> {
     let least = args.min_recall.unwrap_or(0.0);
-    let short: Vec<String> = points.iter().filter(|p| p.recall < least).map(|p| format!("{:.4} at {}", p.recall, p.list_size)).collect();
+    let short: Vec<String> = points.iter().filter(|p| p.recall < least).map(|p| format!("{:.4} at {}", p.recall, p.effort)).collect();
     if short.is_empty() {
         return Ok(());
     }
@@ -219,8 +219,9 @@ fn forget(index: &Path) -> Result<(), Failure> {
 
 fn to_json(point: &Point) -> Value {
     let latency = point.latency;
+    let params = point.effort.of(SearchParams::DEFAULT);
     json!({
-        "list_size": point.list_size, "in_flight": point.in_flight, "threads": point.threads, "way": point.way.name(), "recall": point.recall, "qps": point.qps, "reads": point.reads, "mean_us": latency.mean_us,
+        "list_size": params.list_size, "slack": params.slack, "in_flight": point.in_flight, "threads": point.threads, "way": point.way.name(), "recall": point.recall, "qps": point.qps, "reads": point.reads, "mean_us": latency.mean_us,
         "p50_us": latency.p50_us, "p99_us": latency.p99_us, "p999_us": latency.p999_us, "rss_bytes": point.rss_bytes,
         "cache_hits": point.cache_hits, "distances": point.distances, "cpu_us": point.cpu_us,
     })
@@ -230,14 +231,14 @@ const WIDTHS: [usize; 12] = [9, 9, 9, 8, 7, 9, 9, 9, 9, 9, 9, 10];
 
 fn print_head(out: &mut dyn Write, k: u32) -> io::Result<()> {
     let recall = format!("recall@{k}");
-    let names = ["list_size", "in_flight", &recall, "QPS", "reads", "distances", "CPU", "mean", "p50", "p99", "p99.9", "RSS"];
+    let names = ["effort", "in_flight", &recall, "QPS", "reads", "distances", "CPU", "mean", "p50", "p99", "p99.9", "RSS"];
     text::row(out, &names.map(String::from), &WIDTHS)
 }
 
 fn print_point(out: &mut dyn Write, point: &Point) -> io::Result<()> {
     let latency = point.latency;
     let cells = [
-        point.list_size.to_string(),
+        point.effort.to_string(),
         point.in_flight.to_string(),
         format!("{:.4}", point.recall),
         format!("{:.0}", point.qps),
@@ -259,7 +260,7 @@ fn chart(args: &Args, info: &IndexInfo, threads: usize, points: &[Point]) -> plo
     let built = format!("degree {}, {}-byte codes, {} reads", info.max_degree, info.code_bytes, text::bytes(info.page_bytes as u64));
     let threads = if threads == 1 { "1 thread".to_string() } else { format!("{threads} threads") };
     let cold = if args.cold { ", cold" } else { "" };
-    let point = |p: &Point| plot::Point { x: p.recall, y: p.qps, label: p.list_size.to_string(), note: format!("{:.1} reads", p.reads) };
+    let point = |p: &Point| plot::Point { x: p.recall, y: p.qps, label: p.effort.to_string(), note: format!("{:.1} reads", p.reads) };
     plot::Chart {
         title: format!("{name}: recall against speed"),
         subtitle: format!("{shape}; {built}"),

@@ -7,7 +7,7 @@ use roxanne_core::{
     format::{self, FormatError, blob::BlobReader, keys::Keys, manifest::Manifest, nav::Nav, record::RecordLayout, superblock::Superblock},
     pq::Codebook,
 };
-use roxanne_engine::IndexInfo;
+use roxanne_engine::{IndexInfo, collection::is_collection};
 use std::{
     io::{self, Write},
     path::{Path, PathBuf},
@@ -20,7 +20,7 @@ use std::{
 
 Headers are checked, files are held against their lengths; `roxanne verify` reads every byte.")]
 pub(crate) struct Args {
-    /// The index directory
+    /// The directory of an index or a collection
     #[arg(value_name = "IDX")]
     index: PathBuf,
     /// One JSON object on stdout
@@ -31,6 +31,9 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     interrupt::leaves_at_once();
     check_index(&args.index)?;
+    if is_collection(&args.index) {
+        return super::collection::info(&args.index, args.json, out);
+    }
     let info = read(&args.index)?;
     if args.json {
         print_json(out, &index_json(&info))?
@@ -46,7 +49,9 @@ fn read(path: &Path) -> Result<IndexInfo, FormatError> {
     let graph_path = path.join(format::GRAPH_FILE);
     let superblock = Superblock::read(&graph_path)?;
     let max_degree = usize::try_from(superblock.max_degree).unwrap_or(usize::MAX).min(1 << 16);
-    let Some(layout) = RecordLayout::new(manifest.element, manifest.dim, max_degree, manifest.n) else {
+    let stored = manifest.stored(path)?;
+    let element = stored.element(manifest.element);
+    let Some(layout) = element.and_then(|element| RecordLayout::new(element, manifest.dim, max_degree, manifest.n)) else {
         let detail = format!("a degree of {} fits no page", superblock.max_degree);
         return Err(FormatError::Corrupt { path: graph_path, offset: 0, detail });
     };
@@ -67,6 +72,7 @@ fn read(path: &Path) -> Result<IndexInfo, FormatError> {
         n: manifest.n,
         dim: manifest.dim,
         element: manifest.element,
+        stored,
         metric: manifest.metric,
         max_degree,
         code_bytes: parsed.subspaces(),
@@ -98,7 +104,13 @@ fn print(info: &IndexInfo, out: &mut dyn Write) -> io::Result<()> {
         ("keys", keys_text(info).to_string()),
         (
             "graph",
-            format!("degree {}, {} pages of {page}, {} nodes each", info.max_degree, text::count(info.page_count), info.records_per_page),
+            format!(
+                "degree {}, {} pages of {page}, {} nodes each, vectors {}",
+                info.max_degree,
+                text::count(info.page_count),
+                info.records_per_page,
+                info.stored
+            ),
         ),
         ("codes", format!("{} bytes a vector{}", info.code_bytes, if info.rotated { ", rotated" } else { "" })),
         ("navigation", format!("{} nodes", text::count(info.nav_nodes))),

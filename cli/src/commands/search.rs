@@ -1,15 +1,15 @@
 //! `search`: queries in, nearest keys out, one line a hit.
 
-use super::{Memory, check_index, index_json, search_failure};
+use super::{Memory, check_index, collection::Ask, index_json, search_failure};
 use crate::{
     failure::Failure,
     interrupt, key_file,
-    parse::{self, QuerySource},
+    parse::{self, Effort, QuerySource},
     progress::say,
     queries::{self, Queries},
 };
 use roxanne_core::{format::keys::KeyList, id::Key};
-use roxanne_engine::{Answer, Index, KeySet, OpenOptions, SearchError, SearchParams, Searcher};
+use roxanne_engine::{Answer, Index, KeySet, OpenOptions, SearchError, SearchParams, Searcher, collection::is_collection};
 use serde_json::{Value, json};
 use std::{io::Write, path::PathBuf, sync::Arc, time::Duration};
 
@@ -30,7 +30,7 @@ const CHUNK: usize = 256;
 Without --json a hit is a line: query, rank, key, distance, separated by tabs. In string keys a tab, a line end and a
 backslash are written \\t, \\n and \\\\.")]
 pub(crate) struct Args {
-    /// The index directory
+    /// The directory of an index or a collection
     #[arg(value_name = "IDX")]
     index: PathBuf,
     /// The queries: a file, synth:..., or one vector as v=0.1,0.2
@@ -45,8 +45,11 @@ pub(crate) struct Args {
     /// Candidates kept while searching (L): more finds more and reads more
     #[arg(long, value_name = "L", default_value_t = 64, visible_aliases = ["ef", "complexity"], value_parser = clap::value_parser!(u32).range(1..))]
     list_size: u32,
-    /// The list size that `roxanne tune` found to give this recall (0 to 1), instead of --list-size
-    #[arg(long, value_name = "R", conflicts_with = "list_size", value_parser = parse::share)]
+    /// Instead of a list of fixed length: go on while candidates are at most 1 + S times as far as the k-th hit; fewer reads for the same recall
+    #[arg(long, value_name = "S", conflicts_with = "list_size", value_parser = parse::slack)]
+    slack: Option<f32>,
+    /// The slack that `roxanne tune` found to give this recall (0 to 1)
+    #[arg(long, value_name = "R", conflicts_with_all = ["list_size", "slack"], value_parser = parse::share)]
     recall: Option<f64>,
     /// All vectors within this distance, not the nearest k
     #[arg(long, value_name = "D", allow_negative_numbers = true, conflicts_with_all = ["k", "exact"])]
@@ -79,9 +82,12 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     interrupt::leaves_at_once();
     check_index(&args.index)?;
+    if is_collection(&args.index) {
+        return search_collection(args, out);
+    }
     let options = OpenOptions { searchers: 1, ..args.memory.options() };
     let index = Index::open_with(&args.index, &options)?;
-    let mut ask = Ask { params: params(args, &index)?, args, filter: filter(args, &index)?, searcher: index.searcher()?, index: &index };
+    let mut ask = Asker { params: params(args, &index)?, args, filter: filter(args, &index)?, searcher: index.searcher()?, index: &index };
     if args.json {
         // Written piece by piece: answers to many queries need not fit in memory.
         write!(out, "{{\"index\":{},\"queries\":[", index_json(index.info()))?;
@@ -114,26 +120,52 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     Ok(())
 }
 
+fn search_collection(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
+    let without = [("--recall", args.recall.is_some()), ("--radius", args.radius.is_some()), ("--among", args.among.is_some())];
+    if let Some((flag, _)) = without.into_iter().find(|(_, given)| *given) {
+        return Err(Failure::usage(format!("{flag} is for an index; a collection does not have it yet")));
+    }
+    let ask = Ask {
+        directory: &args.index,
+        queries: args.queries.as_ref(),
+        key: args.key.as_deref(),
+        exact: args.exact,
+        memory: &args.memory,
+        limit: args.limit,
+        json: args.json,
+    };
+    super::collection::search(&ask, &with_effort(args, asked_effort(args)), out)
+}
+
 /// The effort that was asked for, in numbers.
 fn params(args: &Args, index: &Index) -> Result<SearchParams, Failure> {
-    let mut list_size = args.list_size as usize;
+    let mut effort = asked_effort(args);
     if let Some(recall) = args.recall {
         let path = args.index.display();
         let untuned = || Failure::input(format!("{path}: nobody has measured its recall; run `roxanne tune {path}` first"));
         let calibration = index.calibration()?.ok_or_else(untuned)?;
         let best = calibration.points.last().map_or(0.0, |point| point.1);
-        list_size = calibration.list_size(recall).ok_or_else(|| {
+        effort = calibration.slack(recall).map(Effort::Slack).ok_or_else(|| {
             Failure::input(format!(
-                "{path}: tune measured recall up to {best:.4}, not {recall}; tune it with longer lists, or ask for less"
+                "{path}: tune measured recall up to {best:.4}, not {recall}; tune it with larger slacks, or ask for less"
             ))
         })?;
     }
-    Ok(SearchParams {
+    Ok(with_effort(args, effort))
+}
+
+/// What flags say of it.
+fn asked_effort(args: &Args) -> Effort {
+    args.slack.map_or(Effort::List(args.list_size as usize), Effort::Slack)
+}
+
+fn with_effort(args: &Args, effort: Effort) -> SearchParams {
+    effort.of(SearchParams {
         k: args.k as usize,
-        list_size,
         beam_width: args.beam_width as usize,
         deterministic: args.deterministic,
         deadline: args.deadline.map(Duration::from_millis),
+        ..SearchParams::DEFAULT
     })
 }
 
@@ -153,7 +185,7 @@ fn filter(args: &Args, index: &Index) -> Result<Option<Arc<KeySet>>, Failure> {
 }
 
 /// All that answering takes.
-struct Ask<'a> {
+struct Asker<'a> {
     args: &'a Args,
     index: &'a Index,
     searcher: Searcher,
@@ -161,7 +193,7 @@ struct Ask<'a> {
     filter: Option<Arc<KeySet>>,
 }
 
-impl Ask<'_> {
+impl Asker<'_> {
     /// Answers `queries`, the first of which is number `first`.
     fn all(&mut self, queries: &Queries, first: u64, out: &mut dyn Write) -> Result<(), Failure> {
         let mut query = Vec::new();
@@ -214,7 +246,7 @@ fn key_text(index: &Index, key: Key) -> Result<String, Failure> {
     Ok(index.key_name(key)?.map_or_else(|| key.to_string(), |name| escape(&name)))
 }
 
-fn escape(name: &str) -> String {
+pub(crate) fn escape(name: &str) -> String {
     if !name.contains(['\\', '\t', '\n', '\r']) {
         return name.to_string();
     }

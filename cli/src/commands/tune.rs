@@ -4,7 +4,7 @@ use super::{check_index, print_json, thread_count};
 use crate::{
     failure::Failure,
     interrupt,
-    parse::{self, Sweep},
+    parse::{self, Effort, Sweep},
     progress::say,
     queries::{self, Queries},
     text,
@@ -43,10 +43,10 @@ pub(crate) struct Args {
     /// Vectors of the index that are taken for queries where none are given
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     sample: u32,
-    /// List sizes to measure
-    #[arg(long, value_name = "list-size=...", default_value = "list-size=10,14,20,28,40,56,80,112,160,224,320")]
+    /// Slacks to measure
+    #[arg(long, value_name = "slack=...", default_value = "slack=0.01,0.02,0.03,0.04,0.06,0.08,0.1,0.12,0.15,0.18,0.22,0.26,0.32,0.4")]
     sweep: Sweep,
-    /// Say which list size gives this recall (0 to 1); exit code 5 when none that was measured does
+    /// Say which slack gives this recall (0 to 1); exit code 5 when none that was measured does
     #[arg(long, value_name = "R", value_parser = parse::share)]
     target: Option<f64>,
     /// Threads; 0 is one a core
@@ -71,20 +71,24 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         (Some(source), Some(path)) => given(args, &index, source, path)?,
         _ => sampled(args, &index)?,
     };
-    let mut sizes = args.sweep.0.clone();
-    sizes.sort_unstable();
-    sizes.dedup();
+    let slack = |effort: &Effort| match effort {
+        Effort::Slack(slack) => Ok(*slack),
+        Effort::List(_) => Err(Failure::usage("tune measures slacks: --sweep slack=0.05,0.1")),
+    };
+    let mut slacks = args.sweep.0.iter().map(slack).collect::<Result<Vec<f32>, _>>()?;
+    slacks.sort_by(f32::total_cmp);
+    slacks.dedup();
     let params = SearchParams { k: args.k as usize + asked.own, ..SearchParams::DEFAULT };
     let ties = index.info().metric == Metric::Hamming;
     let Asked { queries, truth, rows, own } = asked;
     let trial = Trial { index: &index, queries: &queries, truth: &truth, rows, stranger: Some(u64::MAX), ties, params, threads };
-    let mut points: Vec<(usize, f64)> = Vec::new();
-    for size in sizes.into_iter().filter(|&size| size >= params.k) {
-        let recall = trial.measure(size, threads * IN_FLIGHT)?.recall;
+    let mut points: Vec<(f32, f64)> = Vec::new();
+    for slack in slacks {
+        let recall = trial.measure(Effort::Slack(slack), threads * IN_FLIGHT)?.recall;
         // A vector that looks for its neighbors finds itself, which is no merit.
         let recall = ((recall * params.k as f64 - own as f64) / (params.k - own) as f64).max(0.0);
-        // A longer list that happens to find a little less is no worse.
-        points.push((size, points.last().map_or(recall, |last| recall.max(last.1))));
+        // A larger one that happens to find a little less is no worse.
+        points.push((slack, points.last().map_or(recall, |last| recall.max(last.1))));
     }
     let calibration = Calibration { k: args.k as usize, points };
     calibration.write(&args.index, index.info().generation)?;
@@ -93,25 +97,25 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
 }
 
 fn report(args: &Args, calibration: &Calibration, queries: usize, out: &mut dyn Write) -> Result<(), Failure> {
-    let wanted = args.target.map(|target| (target, calibration.list_size(target)));
+    let wanted = args.target.map(|target| (target, calibration.slack(target)));
     if args.json {
-        let points: Vec<_> = calibration.points.iter().map(|(size, recall)| json!({"list_size": size, "recall": recall})).collect();
-        let list_size = wanted.and_then(|(_, size)| size);
-        print_json(out, &json!({"k": calibration.k, "queries": queries, "points": points, "target": args.target, "list_size": list_size}))?;
+        let points: Vec<_> = calibration.points.iter().map(|(size, recall)| json!({"slack": size, "recall": recall})).collect();
+        let slack = wanted.and_then(|(_, slack)| slack);
+        print_json(out, &json!({"k": calibration.k, "queries": queries, "points": points, "target": args.target, "slack": slack}))?;
     } else {
-        text::row(out, &["list_size".to_string(), format!("recall@{}", calibration.k)], &[9, 10])?;
+        text::row(out, &["slack".to_string(), format!("recall@{}", calibration.k)], &[9, 10])?;
         for (size, recall) in &calibration.points {
             text::row(out, &[size.to_string(), format!("{recall:.4}")], &[9, 10])?;
         }
         if let Some((target, Some(size))) = wanted {
-            writeln!(out, "recall {target}: --list-size {size}")?;
+            writeln!(out, "recall {target}: --slack {size}")?;
         }
     }
     say(format_args!("{}: {CALIBRATION_FILE} and {WARM_FILE} written, from {queries} queries", args.index.display()));
     match wanted {
         Some((target, None)) => Err(Failure::new(
             ErrorClass::Gate,
-            format!("{}: no list size that was measured gives recall {target}; give longer ones with --sweep", args.index.display()),
+            format!("{}: no slack that was measured gives recall {target}; give larger ones with --sweep", args.index.display()),
         )),
         _ => Ok(()),
     }

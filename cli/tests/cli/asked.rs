@@ -76,7 +76,7 @@ fn tune_finds_the_effort_for_a_recall_and_search_takes_it() {
         let points = tuned["points"].as_array().unwrap();
         let recalls: Vec<f64> = points.iter().map(|point| point["recall"].as_f64().unwrap()).collect();
         assert!(recalls.is_sorted() && recalls[0] > 0.5 && recalls[recalls.len() - 1] > 0.98, "{recalls:?}");
-        assert!(tuned["list_size"].as_u64().is_some_and(|size| (10..100).contains(&size)), "{tuned}");
+        assert!(tuned["slack"].as_f64().is_some_and(|slack| slack > 0.0 && slack < 0.3), "{tuned}");
     }
     for file in ["CALIBRATION", "warm.rx"] {
         assert!(place.root().join("index").join(file).exists(), "{file}");
@@ -84,7 +84,7 @@ fn tune_finds_the_effort_for_a_recall_and_search_takes_it() {
     // The index is whole with them, and searches by recall.
     roxanne(&["verify", &index]).well();
     assert_eq!(hits(&["search", &index, "-q", SIFT_QUERIES, "--recall", "0.95", "--limit", "3"]).len(), 30);
-    roxanne(&["tune", &index, "--sweep", "14", "--target", "0.999"]).failed_last(5, &["0.999"]);
+    roxanne(&["tune", &index, "--sweep", "slack=0.01", "--target", "0.999"]).failed_last(5, &["0.999"]);
     roxanne(&["search", &index, "-q", SIFT_QUERIES, "--recall", "0.999"]).failed(3, &["0.999"]);
     assert_eq!(roxanne(&["search", &index, "-q", SIFT_QUERIES, "--recall", "1.1"]).code, Some(2));
     roxanne(&["tune", &index, "-q", SIFT_QUERIES, "-g", &truth, "-k", "11"]).failed(3, &["10 neighbors"]);
@@ -100,7 +100,7 @@ fn tune_knows_keys_of_any_kind() {
     for (number, text) in texts.into_iter().enumerate() {
         let keys = place.write(&format!("keys{number}.txt"), text);
         let index = place.build(SMALL, &format!("index{number}"), &["--keys", &keys]);
-        let tuned = roxanne(&["tune", &index, "--sample", "50", "--sweep", "20,150", "--json"]).well().json();
+        let tuned = roxanne(&["tune", &index, "--sample", "50", "--sweep", "slack=0.05,0.5", "--json"]).well().json();
         assert!(tuned["points"][1]["recall"].as_f64().unwrap() > 0.99, "{tuned}");
     }
     let few = place.build("synth:n=5,dim=8", "few", &[]);

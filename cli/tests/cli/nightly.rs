@@ -217,6 +217,24 @@ fn the_manifests_are_jobs_that_tell_what_the_script_reads() {
     ];
     let words = steps.map(|step| step["command"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect::<Vec<_>>());
     assert_eq!(words.each_ref().map(|words| words[1..3].join(" ")), ["shard plan", "shard build", "shard commit"]);
-    let shards = indexed[0]["spec"]["completions"].as_u64().unwrap().to_string();
-    assert!(words[0].ends_with(&["--shards", &shards]), "as many shards as pods");
+    let pods = indexed[0]["spec"]["completions"].as_u64().unwrap();
+    assert!(words.iter().all(|words| words.windows(2).any(|w| w == ["--shards", &pods.to_string()])), "as many shards as pods");
+    // The commands as they stand, on other paths and two pods.
+    let place = Place::new();
+    let index = place.at("new.rx");
+    let run = |words: &[&str], pod: &str| {
+        let word = |&word: &&str| match word {
+            "/data/vectors/base.u8bin" => "synth:n=4000,dim=32,type=u8".to_string(),
+            "/data/indexes/new.rx" => index.clone(),
+            "$(JOB_COMPLETION_INDEX)" => pod.to_string(),
+            word if word == pods.to_string() => "2".to_string(),
+            word => word.to_string(),
+        };
+        let words: Vec<String> = words[1..].iter().map(word).collect();
+        roxanne(&words.iter().map(String::as_str).collect::<Vec<_>>()).well()
+    };
+    for (words, pod) in [(&words[0], ""), (&words[1], "0"), (&words[1], "1"), (&words[2], "")] {
+        run(words, pod);
+    }
+    assert!(roxanne(&["verify", &index]).well().code == Some(0));
 }

@@ -13,7 +13,7 @@
 //! ```
 //! It is written last, under a temporary name, synced and renamed: a directory with a MANIFEST is a whole index.
 
-use super::{FormatError, MANIFEST_FILE, VERSION, io_error};
+use super::{FormatError, MANIFEST_FILE, VERSION, io_error, record::Stored};
 use crate::{element::ElementType, id, metric::Metric};
 use std::{
     fmt::Write as _,
@@ -23,6 +23,8 @@ use std::{
 };
 use xxhash_rust::xxh3::xxh3_64;
 
+/// The parameter that names what records hold, where that is not the whole vector.
+pub const STORED: &str = "vectors";
 /// The longest manifest that is read.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -60,6 +62,19 @@ impl Manifest {
     /// The value of a parameter.
     pub fn param(&self, name: &str) -> Option<&str> {
         self.params.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    /// What records hold of vectors.
+    ///
+    /// # Errors
+    /// A word of another version, or one that does not go with the element type.
+    pub fn stored(&self, directory: &Path) -> Result<Stored, FormatError> {
+        let Some(word) = self.param(STORED) else { return Ok(Stored::Full) };
+        let known = Stored::ALL.into_iter().find(|stored| stored.name() == word && stored.element(self.element).is_some());
+        known.ok_or_else(|| FormatError::NotAnIndex {
+            path: directory.to_path_buf(),
+            detail: format!("its MANIFEST says that records hold {} vectors as \"{word}\"", self.element),
+        })
     }
 
     /// The entry of a file.

@@ -18,6 +18,45 @@ const VECTOR: usize = LABELS + 4;
 /// Page sizes a generation may have; the smallest one that holds a record is taken.
 pub const PAGE_SIZES: [usize; 5] = [4096, 8192, 16384, 32768, 65536];
 
+/// What a record holds of a vector.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stored {
+    /// The row as it was given.
+    #[default]
+    Full,
+    /// A byte a coordinate (SQ8, the first `dim` of the build code): more nodes a page and fewer reads for rows of floats, whose hits are then
+    /// ranked by these and not exactly.
+    Sq8,
+}
+
+impl Stored {
+    /// All, with the names that people give.
+    pub const ALL: [Stored; 2] = [Stored::Full, Stored::Sq8];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stored::Full => "full",
+            Stored::Sq8 => "sq8",
+        }
+    }
+
+    /// The type of a record's coordinates, for vectors given as `element`; `None` where bytes would take as much.
+    pub fn element(self, element: ElementType) -> Option<ElementType> {
+        match (self, element) {
+            (Stored::Full, _) => Some(element),
+            (Stored::Sq8, ElementType::F32 | ElementType::F16 | ElementType::Bf16) => Some(ElementType::U8),
+            (Stored::Sq8, _) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Stored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// Where everything lies in a page of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordLayout {
@@ -46,7 +85,8 @@ pub struct RecordError {
 }
 
 impl RecordLayout {
-    /// The layout for `n` nodes; `None` when a record would not fit the largest page.
+    /// The layout for `n` nodes, with rows of type `element` in their records ([`Stored::element`]); `None` when a record would not fit the
+    /// largest page.
     pub fn new(element: ElementType, dim: usize, max_degree: usize, n: u64) -> Option<RecordLayout> {
         let row_bytes = element.row_bytes(dim);
         let id_bits = (u64::BITS - n.saturating_sub(1).leading_zeros()).clamp(1, 32) as usize;

@@ -19,12 +19,19 @@ pub enum LookupKind {
     Manhattan,
 }
 
-/// A query's distances to every centroid, in u8; made once a thread and refilled for each query.
+/// A query's distances to every centroid, in u8; made once and refilled for each query.
 #[derive(Clone, Debug, Default)]
 pub struct LookupTable {
     /// [subspaces][CENTROIDS].
     entries: Vec<[u8; CENTROIDS]>,
-    /// The same before rounding.
+    /// See [`LookupTable::offset`].
+    offset: f32,
+}
+
+/// What filling a table takes, four times the table: one serves all tables of a thread.
+#[derive(Clone, Debug, Default)]
+pub struct LookupScratch {
+    /// The entries before rounding.
     exact: Vec<[f32; CENTROIDS]>,
     /// The smallest of each of those.
     least: Vec<f32>,
@@ -46,60 +53,36 @@ impl LookupTable {
     ///
     /// # Panics
     /// When `query` is not `dim` long, or `kind` is Manhattan and the codebook is rotated (see [`Codebook::is_rotated`]).
-    pub fn fill(&mut self, codebook: &Codebook, kind: LookupKind, query: &[f32]) {
-        self.fill_with(Kernels::detected(), codebook, kind, query);
+    pub fn fill(&mut self, codebook: &Codebook, kind: LookupKind, query: &[f32], scratch: &mut LookupScratch) {
+        self.fill_with(Kernels::detected(), codebook, kind, query, scratch);
     }
 
-    pub(super) fn fill_with(&mut self, kernels: Kernels, codebook: &Codebook, kind: LookupKind, query: &[f32]) {
+    pub(super) fn fill_with(
+        &mut self,
+        kernels: Kernels,
+        codebook: &Codebook,
+        kind: LookupKind,
+        query: &[f32],
+        scratch: &mut LookupScratch,
+    ) {
         assert_eq!(query.len(), codebook.dim(), "query and codebook have different dimensions");
         assert!(kind != LookupKind::Manhattan || !codebook.is_rotated(), "Manhattan distances do not survive a rotation");
-        self.transform(kernels, codebook, kind, query);
+        scratch.transform(kernels, codebook, kind, query);
         let layout = &codebook.layout;
-        self.exact.resize(layout.subspaces(), [0.0; CENTROIDS]);
-        self.least.resize(layout.subspaces(), 0.0);
+        scratch.exact.resize(layout.subspaces(), [0.0; CENTROIDS]);
+        scratch.least.resize(layout.subspaces(), 0.0);
         self.entries.resize(layout.subspaces(), [0; CENTROIDS]);
-        for (s, exact) in self.exact.iter_mut().enumerate() {
+        for (s, exact) in scratch.exact.iter_mut().enumerate() {
             let coordinates = layout.coordinates(s);
             let centroids = &codebook.centroids[coordinates.start * CENTROIDS..coordinates.end * CENTROIDS];
-            let query = &self.query[coordinates];
+            let query = &scratch.query[coordinates];
             match kind {
                 LookupKind::L2 => kernels.table_row::<0>(query, centroids, exact),
                 LookupKind::InnerProduct => kernels.table_row::<1>(query, centroids, exact),
                 LookupKind::Manhattan => kernels.table_row::<2>(query, centroids, exact),
             }
         }
-        self.quantize(kernels);
-    }
-
-    /// The query in the codebook's fixed point (not rounded), rotated where the codebook is.
-    fn transform(&mut self, kernels: Kernels, codebook: &Codebook, kind: LookupKind, query: &[f32]) {
-        let center = if kind == LookupKind::InnerProduct { 0.0 } else { f32::from(CENTER) };
-        let unit = (1u32 << codebook.layout.fraction_bits(codebook.is_rotated())) as f32;
-        self.query.clear();
-        self.query.extend(query.iter().map(|q| (q - center) * unit));
-        if let Some(rotation) = &codebook.rotation {
-            let one = (1u32 << ENTRY_BITS) as f32;
-            let rotated: Vec<f32> = (0..query.len()).map(|i| kernels.weighted_sum(rotation.entries(i), &self.query) / one).collect();
-            self.query = rotated;
-        }
-    }
-
-    fn quantize(&mut self, kernels: Kernels) {
-        let mut widest = 0f32;
-        let mut total = 0f32;
-        for (row, kept) in self.exact.iter().zip(&mut self.least) {
-            let (least, most) = kernels.range(row);
-            *kept = least;
-            widest = widest.max(most - least);
-            total += most - least;
-        }
-        // What is beyond the mean range ranks last anyway, so it may all read 255 and the near get finer steps: a little better than
-        // the widest range on both data sets tried. Where one subspace outweighs the others, half its range stays apart.
-        let top = (total / self.exact.len() as f32).max(widest / 2.0);
-        let scale = if top > 0.0 { 255.0 / top } else { 0.0 };
-        for ((exact, &least), entries) in self.exact.iter().zip(&self.least).zip(&mut self.entries) {
-            kernels.to_bytes(exact, least, scale, entries);
-        }
+        self.offset = scratch.quantize(kernels, &mut self.entries);
     }
 
     /// The distance to a vector's `code` `[subspaces]`: the sum of its entries. Codes of another length sum their common part.
@@ -114,13 +97,20 @@ impl LookupTable {
         let (code, code_rest) = code.as_chunks::<8>();
         let mut sum = 0;
         for (e, c) in entries.iter().zip(code) {
-            let at = |i: usize| u32::from(e[i][usize::from(c[i])]);
+            // One load for eight bytes of code: the table's entries are what loads are for.
+            let c = u64::from_le_bytes(*c);
+            let at = |i: usize| u32::from(e[i][usize::from((c >> (8 * i)) as u8)]);
             sum += (at(0) + at(1)) + (at(2) + at(3)) + ((at(4) + at(5)) + (at(6) + at(7)));
         }
         for (e, &c) in entries_rest.iter().zip(code_rest) {
             sum += u32::from(e[usize::from(c)]);
         }
         sum
+    }
+
+    /// What every distance lacks of being in proportion to the true one: the sum of what was subtracted from each subspace.
+    pub fn offset(&self) -> f32 {
+        self.offset
     }
 
     /// Distances `out[i]` to the vectors `ids[i]`, whose codes lie in `codes` [n x subspaces]; ids beyond n are `u32::MAX` away.
@@ -135,5 +125,39 @@ impl LookupTable {
             }
             code(id).map_or(u32::MAX, |code| self.distance(code))
         }));
+    }
+}
+
+impl LookupScratch {
+    /// The query in the codebook's fixed point (not rounded), rotated where the codebook is.
+    fn transform(&mut self, kernels: Kernels, codebook: &Codebook, kind: LookupKind, query: &[f32]) {
+        let center = if kind == LookupKind::InnerProduct { 0.0 } else { f32::from(CENTER) };
+        let unit = (1u32 << codebook.layout.fraction_bits(codebook.is_rotated())) as f32;
+        self.query.clear();
+        self.query.extend(query.iter().map(|q| (q - center) * unit));
+        if let Some(rotation) = &codebook.rotation {
+            let one = (1u32 << ENTRY_BITS) as f32;
+            let rotated: Vec<f32> = (0..query.len()).map(|i| kernels.weighted_sum(rotation.entries(i), &self.query) / one).collect();
+            self.query = rotated;
+        }
+    }
+
+    fn quantize(&mut self, kernels: Kernels, entries: &mut [[u8; CENTROIDS]]) -> f32 {
+        let mut widest = 0f32;
+        let mut total = 0f32;
+        for (row, kept) in self.exact.iter().zip(&mut self.least) {
+            let (least, most) = kernels.range(row);
+            *kept = least;
+            widest = widest.max(most - least);
+            total += most - least;
+        }
+        // What is beyond the mean range ranks last anyway, so it may all read 255 and the near get finer steps: a little better than
+        // the widest range on both data sets tried. Where one subspace outweighs the others, half its range stays apart.
+        let top = (total / self.exact.len() as f32).max(widest / 2.0);
+        let scale = if top > 0.0 { 255.0 / top } else { 0.0 };
+        for ((exact, &least), entries) in self.exact.iter().zip(&self.least).zip(entries) {
+            kernels.to_bytes(exact, least, scale, entries);
+        }
+        self.least.iter().sum::<f32>() * scale
     }
 }

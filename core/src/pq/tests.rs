@@ -216,7 +216,7 @@ fn hostile_bytes_are_refused_or_harmless() {
             .collect();
         assert!(answers.iter().all(|a| a == &answers[0]));
         let mut table = LookupTable::new();
-        table.fill(&codebook, LookupKind::L2, &[f32::NAN, f32::INFINITY, 1e38, -1e38, 0.0, 1.0]);
+        table.fill(&codebook, LookupKind::L2, &[f32::NAN, f32::INFINITY, 1e38, -1e38, 0.0, 1.0], &mut LookupScratch::default());
         table.distance(&answers[0][..4]);
     }
 }
@@ -252,7 +252,7 @@ fn distances_by_code_rank_like_true_distances() {
         for query in queries.chunks_exact(dim) {
             let center = if kind == LookupKind::InnerProduct { 128.0 } else { 0.0 };
             let query: Vec<f32> = query.iter().map(|&x| f32::from(x) - center).collect();
-            table.fill(&codebook, kind, &query);
+            table.fill(&codebook, kind, &query, &mut LookupScratch::default());
             table.distances(&codes, &ids, &mut distances);
             let mut by_truth: Vec<usize> = (0..n).collect();
             by_truth.sort_by(|&a, &b| {
@@ -278,7 +278,7 @@ fn every_level_fills_the_same_table() {
                 .into_iter()
                 .map(|kernels| {
                     let mut table = LookupTable::new();
-                    table.fill_with(kernels, &codebook, kind, &query);
+                    table.fill_with(kernels, &codebook, kind, &query, &mut LookupScratch::default());
                     (0..=255).flat_map(|k| (1..=subspaces).map(move |len| (k, len))).map(|(k, len)| table.distance(&vec![k; len])).collect()
                 })
                 .collect();
@@ -294,7 +294,7 @@ fn distances_are_those_of_each_code_and_unknown_ids_are_farthest() {
     let mut codes = vec![0; 40 * 9];
     codebook.encode_rows(&rows, 9, &mut codes);
     let mut table = LookupTable::new();
-    table.fill(&codebook, LookupKind::L2, &[100.0; 9]);
+    table.fill(&codebook, LookupKind::L2, &[100.0; 9], &mut LookupScratch::default());
     let ids: Vec<NodeId> = [39, 0, 7, 40, u32::MAX, 7].map(NodeId).to_vec();
     let mut out = vec![1, 2, 3];
     table.distances(&codes, &ids, &mut out);

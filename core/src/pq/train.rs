@@ -7,7 +7,7 @@
 
 use super::kernel::Kernels;
 use super::kmeans::{self, Points};
-use super::lookup::{LookupKind, LookupTable};
+use super::lookup::{LookupKind, LookupScratch, LookupTable};
 use super::rotation;
 use super::{CENTER, Codebook, Layout};
 use crate::id::MAX_BUILD_DIM;
@@ -233,9 +233,9 @@ impl Sample {
             .queries
             .par_chunks_exact(self.dim)
             .zip(truth)
-            .map_init(LookupTable::new, |table, (query, truth)| {
+            .map_init(<(LookupTable, LookupScratch)>::default, |(table, scratch), (query, truth)| {
                 let query: Vec<f32> = query.iter().map(|&x| f32::from(x)).collect();
-                table.fill_with(kernels, codebook, LookupKind::L2, &query);
+                table.fill_with(kernels, codebook, LookupKind::L2, &query, scratch);
                 let by_code = first(codes.chunks_exact(codebook.subspaces()).map(|code| table.distance(code)), NEAREST);
                 truth.iter().filter(|t| by_code.contains(t)).count()
             })

@@ -165,7 +165,7 @@ fn a_range_and_a_cursor_keep_to_their_filter() {
 fn what_tuning_found_is_read_with_the_index() {
     let (dir, index, _) = sift();
     assert_eq!(index.calibration().unwrap(), None);
-    let calibration = Calibration { k: 10, points: vec![(16, 0.9), (64, 0.99)] };
+    let calibration = Calibration { k: 10, points: vec![(0.1, 0.9), (0.5, 0.99)] };
     calibration.write(&dir.path().join("index"), index.info().generation).unwrap();
     assert_eq!(index.calibration().unwrap(), Some(calibration));
 }

@@ -1,0 +1,451 @@
+//! A collection: vectors under keys that come, change and go while searches run.
+//!
+//! ```no_run
+//! use roxanne_engine::{SearchParams, collection::{Change, Collection, CollectionConfig, CollectionOptions, KeyKind, Point, PointKey}};
+//! use roxanne_core::{element::ElementType, metric::Metric};
+//! let config = CollectionConfig { dim: 3, metric: Metric::Cosine, element: ElementType::F32, keys: KeyKind::Numbers };
+//! let collection = Collection::create("docs", &config, &CollectionOptions::default())?;
+//! let point = Point { key: PointKey::Number(7), vector: vec![1.0, 2.0, 3.0], payload: r#"{"title": "seven"}"#.into() };
+//! collection.write(vec![Change::Upsert(point)])?;
+//! let found = collection.search(&[1.0, 2.0, 2.5], &SearchParams::default())?;
+//! println!("{} at {}", found.hits[0].key, found.hits[0].distance);
+//! # Ok::<(), roxanne_engine::collection::CollectionError>(())
+//! ```
+//! Data flows one way. A batch is checked, written to the store in one synced batch of its own (`store`; the only commit point, shared by all
+//! that wait: `commit`), appended to the delta in RAM (`delta`), and then published: from that moment searches see it. A search takes the
+//! snapshot of its moment, which nothing changes afterwards: the base generation on flash less the nodes that are dead, and the slots of the delta
+//! that were there, less the dead ones. So it never waits for a writer, and sees a batch wholly or not at all.
+
+mod bits;
+mod commit;
+mod delta;
+mod error;
+mod keeper;
+mod point;
+mod publish;
+mod store;
+
+pub(crate) use bits::Bits;
+pub use commit::Written;
+pub use error::CollectionError;
+pub use point::{CollectionConfig, KeyKind, MAX_PAYLOAD_BYTES, Point, PointKey, VectorError};
+
+use crate::{Index, OpenOptions, SearchParams, SearchStats, query::list_of_the_living};
+use arc_swap::ArcSwap;
+use commit::{Group, Writer};
+use delta::Delta;
+use keeper::Keeper;
+use roxanne_core::{
+    distance::DistanceFn,
+    neighbor::Distance,
+    search::{BeamSearch, TopK},
+};
+use std::{
+    fs::{self, File, TryLockError},
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+use store::{State, Store};
+
+const LOCK: &str = "LOCK";
+
+/// When a write counts as done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// When the device has it: it survives a loss of power.
+    #[default]
+    Disk,
+    /// When the operating system has it: it survives the end of the process; a loss of power may take the last moments, as a whole.
+    Os,
+}
+
+/// How to open a collection.
+#[derive(Clone, Copy, Debug)]
+pub struct CollectionOptions {
+    /// How its base is opened, and within which memory.
+    pub base: OpenOptions,
+    /// Memory of vectors that are not in the base; writes beyond are refused.
+    pub delta_bytes: u64,
+    /// When a write counts as done.
+    pub durability: Durability,
+    /// Only look: any number of processes may, beside one that writes; they see what was there when they opened it.
+    pub read_only: bool,
+}
+
+impl Default for CollectionOptions {
+    fn default() -> CollectionOptions {
+        CollectionOptions { base: OpenOptions::default(), delta_bytes: 1 << 30, durability: Durability::Disk, read_only: false }
+    }
+}
+
+/// One change of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// Puts a point, in the place of the one of its key if there is one.
+    Upsert(Point),
+    /// Puts a point whose key must not be there.
+    Insert(Point),
+    /// Removes the point of a key, if there is one.
+    Delete(PointKey),
+}
+
+/// One point found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PointHit {
+    /// Its key.
+    pub key: PointKey,
+    /// How far it is.
+    pub distance: f32,
+}
+
+/// What a search of a collection found, and what it took.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Found {
+    /// Nearest first, then by key; fewer than `k` only when there are no more, or the deadline came first.
+    pub hits: Vec<PointHit>,
+    /// The last batch that it saw.
+    pub sequence: u64,
+    /// Whether the search came to its end.
+    pub complete: bool,
+    /// Its cost: of the base, and the distances to vectors in memory.
+    pub stats: SearchStats,
+}
+
+/// Where a collection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CollectionStats {
+    /// Batches so far.
+    pub sequence: u64,
+    /// Live points.
+    pub points: u64,
+    /// Points of the base generation, dead ones among them.
+    pub base_points: u64,
+    /// Those that were replaced or deleted since.
+    pub base_dead: u64,
+    /// Slots of the delta, dead ones among them.
+    pub delta_points: u64,
+    /// Those that were replaced or deleted.
+    pub delta_dead: u64,
+    /// Slots that the delta's graph has taken; the others are scanned.
+    pub delta_linked: u64,
+    /// Memory of the delta.
+    pub delta_bytes: u64,
+    /// Its limit.
+    pub delta_allowed: u64,
+}
+
+/// What a search sees, from its beginning to its end.
+pub(crate) struct Snapshot {
+    sequence: u64,
+    base: Option<Index>,
+    base_dead: Arc<Bits>,
+    delta: Arc<Delta>,
+    len: u32,
+    delta_dead: Arc<Bits>,
+    delta_bytes: u64,
+}
+
+struct Inner {
+    path: PathBuf,
+    config: CollectionConfig,
+    distance: DistanceFn,
+    options: CollectionOptions,
+    store: Store,
+    snapshot: ArcSwap<Snapshot>,
+    writer: Mutex<Writer>,
+    group: Group,
+    keeper: Keeper,
+    searches: Mutex<Vec<BeamSearch>>,
+    /// Held while this is open for writing.
+    _lock: Option<File>,
+}
+
+/// An opened collection. Cheap to clone; every thread may search it and write to it.
+#[derive(Clone)]
+pub struct Collection {
+    inner: Arc<Kept>,
+}
+
+/// The last clone ends the thread that links.
+struct Kept(Arc<Inner>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.keeper.stop();
+    }
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> CollectionError + '_ {
+    move |error| CollectionError::Io { path: path.to_path_buf(), error }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What they guard is whole between any two statements that could panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a collection lies in the directory `path`.
+pub fn is_collection(path: impl AsRef<Path>) -> bool {
+    store::is_there(path.as_ref())
+}
+
+impl Collection {
+    /// Makes an empty collection in the new directory `path`, and opens it.
+    ///
+    /// # Errors
+    /// A shape that no collection has; something that is there already; what the file system says.
+    pub fn create(path: impl AsRef<Path>, config: &CollectionConfig, options: &CollectionOptions) -> Result<Collection, CollectionError> {
+        let path = path.as_ref();
+        config.check()?;
+        let Some(name) = path.file_name().filter(|_| fs::symlink_metadata(path).is_err()) else {
+            return Err(CollectionError::Exists { path: path.to_path_buf() });
+        };
+        // Whole or not at all: it appears by one rename.
+        let partial = path.with_file_name(format!(".{}.partial", name.to_string_lossy()));
+        match fs::remove_dir_all(&partial) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(&partial)(error)),
+            _ => fs::create_dir(&partial).map_err(io(&partial))?,
+        }
+        Store::create(&partial, config)?;
+        fs::rename(&partial, path).map_err(io(path))?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(parent).and_then(|directory| directory.sync_all()).map_err(io(parent))?;
+        Collection::open(path, options)
+    }
+
+    /// Opens the collection in the directory `path`.
+    ///
+    /// # Errors
+    /// No collection; another process that writes to it; damage; a base that does not fit its memory.
+    pub fn open(path: impl AsRef<Path>, options: &CollectionOptions) -> Result<Collection, CollectionError> {
+        let path = path.as_ref();
+        if !store::is_there(path) {
+            let detail = if path.is_dir() { "it has no store" } else { "no such directory" };
+            return Err(CollectionError::NotACollection { path: path.to_path_buf(), detail: detail.to_string() });
+        }
+        let lock = if options.read_only { None } else { Some(lock(path)?) };
+        let (store, config, State { sequence, base }) = Store::open(path, options)?;
+        let distance = DistanceFn::new(config.metric, config.element, config.dim)?;
+        let base = match base {
+            None => None,
+            Some((name, _)) => Some(Index::open_with(path.join(name), &options.base)?),
+        };
+        let delta = Arc::new(Delta::new(distance, config.metric));
+        let mut writer = Writer::new(sequence, base, delta);
+        store.each_deleted(|_, _, node| {
+            writer.stay_away(node);
+            Ok(())
+        })?;
+        store.each_vector(|key, node, row| {
+            let key = PointKey::from_bytes(config.keys, key).filter(|_| row.len() == config.element.row_bytes(config.dim));
+            let Some(key) = key else { return Err(store.damaged(format!("a vector of {} bytes", row.len()))) };
+            writer.append(key, row.into(), node);
+            Ok(())
+        })?;
+        let snapshot = ArcSwap::from_pointee(writer.snapshot());
+        let inner = Arc::new(Inner {
+            path: path.to_path_buf(),
+            config,
+            distance,
+            options: *options,
+            store,
+            snapshot,
+            writer: Mutex::new(writer),
+            group: Group::default(),
+            keeper: Keeper::default(),
+            searches: Mutex::default(),
+            _lock: lock,
+        });
+        keeper::start(&inner).map_err(io(path))?;
+        Ok(Collection { inner: Arc::new(Kept(inner)) })
+    }
+
+    fn inner(&self) -> &Arc<Inner> {
+        &self.inner.0
+    }
+
+    /// What it is of.
+    pub fn config(&self) -> &CollectionConfig {
+        &self.inner().config
+    }
+
+    /// Where it stands.
+    pub fn stats(&self) -> CollectionStats {
+        let inner = self.inner();
+        let snapshot = inner.snapshot.load();
+        let base_points = snapshot.base.as_ref().map_or(0, |base| base.info().n);
+        CollectionStats {
+            sequence: snapshot.sequence,
+            points: snapshot.live(),
+            base_points,
+            base_dead: snapshot.base_dead.len(),
+            delta_points: u64::from(snapshot.len),
+            delta_dead: snapshot.delta_dead.len(),
+            delta_linked: u64::from(snapshot.delta.linked()),
+            delta_bytes: snapshot.delta_bytes,
+            delta_allowed: inner.options.delta_bytes,
+        }
+    }
+
+    /// Makes all changes of a batch, or none. When it returns they are durable, and every later search sees them.
+    ///
+    /// # Errors
+    /// The first bad change, by its place; too much in memory; a failing disk. Nothing is changed then, but for `WriteOutcomeUnknown`.
+    pub fn write(&self, changes: Vec<Change>) -> Result<Written, CollectionError> {
+        let inner = self.inner();
+        if inner.options.read_only {
+            return Err(CollectionError::ReadOnly { path: inner.path.clone() });
+        }
+        let prepared = inner.prepare(changes)?;
+        inner.commit(prepared)
+    }
+
+    /// The nearest points to `query` `[dim]`.
+    ///
+    /// # Errors
+    /// A query or parameter that makes no sense; a failing disk; corruption.
+    pub fn search(&self, query: &[f32], params: &SearchParams) -> Result<Found, CollectionError> {
+        let (inner, start) = (self.inner(), Instant::now());
+        let row = inner.config.row(query).map_err(CollectionError::Query)?;
+        params.check()?;
+        let snapshot = inner.snapshot.load_full();
+        let mut found = Found { sequence: snapshot.sequence, complete: true, ..Found::default() };
+        let mut near: Vec<(Distance, PointKey)> = Vec::new();
+        if let Some(base) = &snapshot.base {
+            let answer = base.search_beside(query, params, &snapshot.base_dead)?;
+            (found.complete, found.stats) = (answer.complete, answer.stats);
+            for hit in answer.hits {
+                let key = match base.key_name(hit.key)? {
+                    Some(text) => PointKey::Text(text.into()),
+                    None => PointKey::Number(hit.key.0),
+                };
+                near.push((Distance(hit.distance), key));
+            }
+        }
+        let mut search = locked(&inner.searches).pop().unwrap_or_default();
+        let mut top = TopK::new(params.k);
+        let (len, dead) = (u64::from(snapshot.len), snapshot.delta_dead.len());
+        let list_size = params.list_size.max(params.k);
+        let list_size = list_of_the_living(list_size, dead, len);
+        found.stats.distances += snapshot.delta.search(&row, snapshot.len, list_size, &mut search, |distance, slot| {
+            if !snapshot.delta_dead.contains(slot) {
+                top.offer((distance, slot));
+            }
+        });
+        locked(&inner.searches).push(search);
+        near.extend(top.drain_sorted().into_iter().map(|(distance, slot)| (distance, snapshot.delta.slot(slot).key.clone())));
+        near.sort_unstable();
+        near.truncate(params.k);
+        found.hits = near.into_iter().map(|(distance, key)| PointHit { key, distance: distance.0 }).collect();
+        found.stats.micros = start.elapsed().as_micros() as u64;
+        Ok(found)
+    }
+
+    /// The exact `k` nearest, by comparing with every vector: what all else is measured against.
+    ///
+    /// # Errors
+    /// As [`Collection::search`].
+    pub fn exact(&self, query: &[f32], k: usize) -> Result<Found, CollectionError> {
+        let all = self.inner().snapshot.load().live().max(k as u64);
+        let list_size = usize::try_from(all).unwrap_or(usize::MAX).min(crate::params::MAX_LIST_SIZE);
+        self.search(query, &SearchParams { k, list_size, ..SearchParams::default() })
+    }
+
+    /// The point of a key.
+    ///
+    /// # Errors
+    /// A failing disk; corruption.
+    pub fn get(&self, key: &PointKey) -> Result<Option<Point>, CollectionError> {
+        let inner = self.inner();
+        let bytes = key.to_bytes();
+        loop {
+            let snapshot = inner.snapshot.load_full();
+            let payload = inner.store.point(&bytes)?.map(|(_, payload)| payload);
+            let vector = match inner.store.row(&bytes)? {
+                Some(row) if row.len() != inner.config.element.row_bytes(inner.config.dim) => {
+                    return Err(inner.store.damaged(format!("the vector of key {key} is {} bytes", row.len())));
+                }
+                Some(row) => {
+                    let mut vector = vec![0.0; inner.config.dim];
+                    inner.config.element.decode(&row, &mut vector);
+                    Some(vector)
+                }
+                None => match snapshot.node_of(key)?.filter(|&node| !snapshot.base_dead.contains(node)).zip(snapshot.base.as_ref()) {
+                    Some((node, base)) => Some(base.vector_of(node)?),
+                    None => None,
+                },
+            };
+            // A base that came meanwhile may hold what was looked for in the store.
+            if same_base(&snapshot, &inner.snapshot.load()) {
+                return Ok(vector.map(|vector| Point { key: key.clone(), vector, payload: payload.unwrap_or_default() }));
+            }
+        }
+    }
+
+    /// Whether there is a point of this key.
+    ///
+    /// # Errors
+    /// As [`Collection::get`].
+    pub fn contains(&self, key: &PointKey) -> Result<bool, CollectionError> {
+        Ok(self.get(key)?.is_some())
+    }
+
+    /// Live points.
+    pub fn count(&self) -> u64 {
+        self.inner().snapshot.load().live()
+    }
+
+    /// Waits until the graph in memory has taken every vector that was written before; searches are right without it, and faster after it.
+    pub fn settle(&self) {
+        self.inner().keeper.settle(self.inner());
+    }
+}
+
+fn same_base(a: &Snapshot, b: &Snapshot) -> bool {
+    match (&a.base, &b.base) {
+        (None, None) => true,
+        (Some(a), Some(b)) => a.is(b),
+        _ => false,
+    }
+}
+
+/// Takes the right to write; the file holds the process's number.
+fn lock(directory: &Path) -> Result<File, CollectionError> {
+    let path = directory.join(LOCK);
+    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io(&path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let _ = file.read_to_string(&mut pid);
+            let pid = if pid.trim().is_empty() { "(unknown)".to_string() } else { pid.trim().to_string() };
+            return Err(CollectionError::Locked { path: directory.to_path_buf(), pid });
+        }
+        Err(TryLockError::Error(error)) => return Err(io(&path)(error)),
+    }
+    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io(&path))?;
+    Ok(file)
+}
+
+impl Snapshot {
+    /// Live points.
+    fn live(&self) -> u64 {
+        let base = self.base.as_ref().map_or(0, |base| base.info().n);
+        base - self.base_dead.len() + u64::from(self.len) - self.delta_dead.len()
+    }
+
+    /// The node of the base under this key, dead or alive.
+    fn node_of(&self, key: &PointKey) -> Result<Option<u32>, CollectionError> {
+        node_of(self.base.as_ref(), key)
+    }
+}
+
+fn node_of(base: Option<&Index>, key: &PointKey) -> Result<Option<u32>, CollectionError> {
+    let Some(base) = base else { return Ok(None) };
+    Ok(match key {
+        PointKey::Number(number) => base.node_of_number(*number)?,
+        PointKey::Text(text) => base.node_of_text(text)?,
+    })
+}

@@ -1,0 +1,313 @@
+//! Writing: batches that arrive together share one synced write of the store, each whole or not at all.
+
+use super::{
+    Change, CollectionError, Inner, MAX_PAYLOAD_BYTES, Point, PointKey, Snapshot, VectorError,
+    bits::Bits,
+    delta::{Delta, Slot},
+    locked, node_of,
+    store::{Batch, NO_NODE},
+};
+use crate::Index;
+use std::{
+    collections::{HashMap, VecDeque},
+    path::Path,
+    sync::{Arc, Condvar, Mutex, PoisonError},
+};
+
+/// Changes that one write of the store carries at most, where more batches wait.
+const GROUP_CHANGES: usize = 8192;
+
+/// What a batch did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Its number; every batch that changed something has the next one.
+    pub sequence: u64,
+    /// Points put.
+    pub put: u64,
+    /// Points removed; keys that were not there do not count.
+    pub deleted: u64,
+}
+
+/// A change that was checked as far as it can be without looking at the collection.
+pub(super) enum Prepared {
+    Put { key: PointKey, row: Box<[u8]>, payload: String, must_be_new: bool },
+    Delete(PointKey),
+}
+
+impl Prepared {
+    fn key(&self) -> &PointKey {
+        match self {
+            Prepared::Put { key, .. } | Prepared::Delete(key) => key,
+        }
+    }
+}
+
+/// Batches that wait for the next write of the store.
+#[derive(Default)]
+pub(super) struct Group {
+    waiting: Mutex<Waiting>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    batches: VecDeque<(u64, Vec<Prepared>)>,
+    next_ticket: u64,
+    outcomes: HashMap<u64, Result<Written, CollectionError>>,
+    /// One of those who wait is writing for all.
+    writing: bool,
+}
+
+/// What only a writer sees. Ahead of the published snapshot while a batch is on its way to the disk.
+pub(super) struct Writer {
+    pub(super) sequence: u64,
+    pub(super) base: Option<Index>,
+    pub(super) base_dead: Bits,
+    pub(super) delta: Arc<Delta>,
+    pub(super) len: u32,
+    pub(super) delta_dead: Bits,
+    pub(super) delta_bytes: u64,
+    /// The live slot of each key that has one.
+    pub(super) slots: HashMap<PointKey, u32>,
+    /// The error after which nothing more is written.
+    poisoned: Option<String>,
+}
+
+impl Writer {
+    pub(super) fn new(sequence: u64, base: Option<Index>, delta: Arc<Delta>) -> Writer {
+        Writer {
+            sequence,
+            base,
+            base_dead: Bits::default(),
+            delta,
+            len: 0,
+            delta_dead: Bits::default(),
+            delta_bytes: 0,
+            slots: HashMap::new(),
+            poisoned: None,
+        }
+    }
+
+    /// Refuses to write after a write that failed.
+    pub(super) fn check(&self, path: &Path) -> Result<(), CollectionError> {
+        match &self.poisoned {
+            Some(cause) => Err(CollectionError::Poisoned { path: path.to_path_buf(), cause: cause.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// A write failed: what the disk has is not known.
+    pub(super) fn poison(&mut self, cause: String) {
+        self.poisoned = Some(cause);
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            sequence: self.sequence,
+            base: self.base.clone(),
+            base_dead: Arc::new(self.base_dead.clone()),
+            delta: Arc::clone(&self.delta),
+            len: self.len,
+            delta_dead: Arc::new(self.delta_dead.clone()),
+            delta_bytes: self.delta_bytes,
+        }
+    }
+
+    /// A node of the base, if it is one, is found no more.
+    pub(super) fn stay_away(&mut self, node: u32) {
+        if node != NO_NODE {
+            self.base_dead.insert(node);
+        }
+    }
+
+    /// Puts a point into the next slot; the one that held its key, and the node of the base, are dead.
+    pub(super) fn append(&mut self, key: PointKey, row: Box<[u8]>, node: u32) {
+        self.append_slot(Arc::new(Slot { key, row, node }));
+    }
+
+    pub(super) fn append_slot(&mut self, slot: Arc<Slot>) {
+        self.stay_away(slot.node);
+        if let Some(old) = self.slots.insert(slot.key.clone(), self.len) {
+            self.delta_dead.insert(old);
+        }
+        self.delta_bytes += slot.bytes();
+        self.delta.set(self.len, slot);
+        self.len += 1;
+    }
+
+    /// Goes on in `fresh`, which holds in its first `len` slots what lived of the delta at some time: `places[old slot]` is where.
+    pub(super) fn move_to(&mut self, fresh: Arc<Delta>, len: u32, places: &[u32]) {
+        let old = std::mem::replace(&mut self.delta, fresh);
+        let (old_len, old_dead) = (std::mem::replace(&mut self.len, len), std::mem::take(&mut self.delta_dead));
+        self.delta_bytes = (0..len).map(|slot| self.delta.slot(slot).bytes()).sum();
+        for (slot, &place) in (0..).zip(places).filter(|(_, place)| **place != u32::MAX) {
+            if old_dead.contains(slot) {
+                self.delta_dead.insert(place);
+            } else if let Some(known) = self.slots.get_mut(&old.slot(slot).key) {
+                *known = place;
+            }
+        }
+        for slot in (places.len() as u32..old_len).filter(|&slot| !old_dead.contains(slot)) {
+            // Its key's place is its own, so no other slot dies of it.
+            self.slots.remove(&old.slot(slot).key);
+            self.append_slot(Arc::clone(old.slot(slot)));
+        }
+    }
+
+    /// Removes a point; the node of the base that must stay away, if there is one, and whether there was a point.
+    fn remove(&mut self, key: &PointKey, node: u32) -> bool {
+        let was_in_base = node != NO_NODE && self.base_dead.insert(node);
+        match self.slots.remove(key) {
+            Some(slot) => self.delta_dead.insert(slot),
+            None => was_in_base,
+        }
+    }
+}
+
+impl Inner {
+    /// Proves all that can be proven of a batch before anybody waits for it.
+    pub(super) fn prepare(&self, changes: Vec<Change>) -> Result<Vec<Prepared>, CollectionError> {
+        let kind = self.config.keys;
+        let mut places = HashMap::with_capacity(changes.len());
+        let mut prepared = Vec::with_capacity(changes.len());
+        for (at, change) in changes.into_iter().enumerate() {
+            let change = match change {
+                Change::Delete(key) => Prepared::Delete(key),
+                Change::Upsert(point) => self.prepare_put(at, point, false)?,
+                Change::Insert(point) => self.prepare_put(at, point, true)?,
+            };
+            let key = change.key();
+            if key.kind() != kind {
+                return Err(CollectionError::KeyKind { at, key: key.clone(), kind });
+            }
+            if let PointKey::Text(text) = key {
+                kind.parse(text)?;
+            }
+            if let Some(first) = places.insert(key.clone(), at) {
+                return Err(CollectionError::DuplicateKey { first, second: at, key: key.clone() });
+            }
+            prepared.push(change);
+        }
+        Ok(prepared)
+    }
+
+    fn prepare_put(&self, at: usize, point: Point, must_be_new: bool) -> Result<Prepared, CollectionError> {
+        let row = self.config.row(&point.vector).map_err(|error: VectorError| CollectionError::Vector { at, error })?;
+        if point.payload.len() > MAX_PAYLOAD_BYTES {
+            let detail = format!("{} bytes, at most {MAX_PAYLOAD_BYTES} are kept", point.payload.len());
+            return Err(CollectionError::Payload { at, detail });
+        }
+        if !point.payload.is_empty() {
+            let object: Result<serde_json::Map<String, serde_json::Value>, _> = serde_json::from_str(&point.payload);
+            object.map_err(|error| CollectionError::Payload { at, detail: format!("no JSON object: {error}") })?;
+        }
+        Ok(Prepared::Put { key: point.key, row, payload: point.payload, must_be_new })
+    }
+
+    /// Queues a batch and waits for its outcome, writing for all that wait when nobody does.
+    pub(super) fn commit(&self, batch: Vec<Prepared>) -> Result<Written, CollectionError> {
+        let mut waiting = locked(&self.group.waiting);
+        let ticket = waiting.next_ticket;
+        waiting.next_ticket += 1;
+        waiting.batches.push_back((ticket, batch));
+        loop {
+            if let Some(outcome) = waiting.outcomes.remove(&ticket) {
+                return outcome;
+            }
+            if waiting.writing {
+                waiting = self.group.ended.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            waiting.writing = true;
+            let (mut tickets, mut batches, mut changes) = (Vec::new(), Vec::new(), 0);
+            while let Some((ticket, batch)) = waiting.batches.pop_front() {
+                changes += batch.len();
+                tickets.push(ticket);
+                batches.push(batch);
+                if changes >= GROUP_CHANGES {
+                    break;
+                }
+            }
+            drop(waiting);
+            let outcomes = self.write_group(batches);
+            waiting = locked(&self.group.waiting);
+            waiting.writing = false;
+            waiting.outcomes.extend(tickets.into_iter().zip(outcomes));
+            self.group.ended.notify_all();
+        }
+    }
+
+    /// One write of the store for all `batches`; then all are published.
+    fn write_group(&self, batches: Vec<Vec<Prepared>>) -> Vec<Result<Written, CollectionError>> {
+        let mut writer = locked(&self.writer);
+        let mut batch = Batch::default();
+        let before = writer.sequence;
+        let mut outcomes: Vec<_> = batches.into_iter().map(|changes| self.apply(&mut writer, &mut batch, changes)).collect();
+        if writer.sequence == before {
+            return outcomes;
+        }
+        self.store.put_sequence(&mut batch, writer.sequence);
+        if let Err(error) = self.store.commit(batch) {
+            let detail = error.to_string();
+            for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_ok()) {
+                *outcome = Err(CollectionError::WriteOutcomeUnknown { path: self.path.clone(), detail: detail.clone() });
+            }
+            writer.poison(detail);
+            return outcomes;
+        }
+        self.snapshot.store(Arc::new(writer.snapshot()));
+        drop(writer);
+        self.keeper.wake();
+        outcomes
+    }
+
+    /// Brings one batch into the writer's own state and the store's batch, wholly or not at all.
+    fn apply(&self, writer: &mut Writer, batch: &mut Batch, changes: Vec<Prepared>) -> Result<Written, CollectionError> {
+        writer.check(&self.path)?;
+        let mut nodes = Vec::with_capacity(changes.len());
+        let mut bytes = writer.delta_bytes;
+        for (at, change) in changes.iter().enumerate() {
+            let slot = writer.slots.get(change.key()).copied();
+            let node = match slot {
+                Some(slot) => writer.delta.slot(slot).node,
+                None => node_of(writer.base.as_ref(), change.key())?.unwrap_or(NO_NODE),
+            };
+            if let Prepared::Put { key, row, must_be_new, .. } = change {
+                let is_there = slot.is_some() || (node != NO_NODE && !writer.base_dead.contains(node));
+                if *must_be_new && is_there {
+                    return Err(CollectionError::KeyExists { at, key: key.clone() });
+                }
+                bytes += Slot { key: key.clone(), row: row.clone(), node }.bytes();
+            }
+            nodes.push(node);
+        }
+        let puts = changes.iter().any(|change| matches!(change, Prepared::Put { .. }));
+        if puts && bytes > self.options.delta_bytes {
+            return Err(CollectionError::DeltaFull { bytes, allowed: self.options.delta_bytes });
+        }
+        let mut written = Written { sequence: writer.sequence + 1, ..Written::default() };
+        for (change, node) in changes.into_iter().zip(nodes) {
+            let key_bytes = change.key().to_bytes();
+            match change {
+                Prepared::Put { key, row, payload, .. } => {
+                    self.store.put_point(batch, &key_bytes, written.sequence, &payload, node, &row);
+                    self.store.forget_deleted(batch, &key_bytes);
+                    writer.append(key, row, node);
+                    written.put += 1;
+                }
+                Prepared::Delete(key) => {
+                    if writer.remove(&key, node) {
+                        self.store.delete_point(batch, &key_bytes, written.sequence, node);
+                        written.deleted += 1;
+                    }
+                }
+            }
+        }
+        if written.put + written.deleted > 0 {
+            writer.sequence = written.sequence;
+        } else {
+            written.sequence = writer.sequence;
+        }
+        Ok(written)
+    }
+}

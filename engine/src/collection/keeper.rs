@@ -1,0 +1,144 @@
+//! The thread behind an open collection: it brings new vectors into the delta's graph, and starts the delta over when most of it is dead.
+
+use super::{
+    Inner, Snapshot,
+    delta::{Delta, LinkScratch, SCANNED},
+    locked,
+};
+use std::{
+    io,
+    sync::{Arc, Condvar, Mutex, PoisonError, Weak},
+    thread::{self, JoinHandle},
+};
+
+/// Slots that are linked between two looks at what else there is to do.
+const AT_ONCE: u32 = 256;
+
+/// The thread's handle and what is said to it.
+#[derive(Default)]
+pub(super) struct Keeper {
+    told: Mutex<Told>,
+    changed: Condvar,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Told {
+    stop: bool,
+    /// There may be something to do.
+    wake: bool,
+    /// It found nothing more to do when it last looked.
+    idle: bool,
+}
+
+impl Keeper {
+    /// Something was written.
+    pub(super) fn wake(&self) {
+        let mut told = locked(&self.told);
+        (told.wake, told.idle) = (true, false);
+        self.changed.notify_all();
+    }
+
+    /// Ends the thread.
+    pub(super) fn stop(&self) {
+        locked(&self.told).stop = true;
+        self.changed.notify_all();
+        let thread = locked(&self.thread).take();
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != thread::current().id()) {
+            // It has nothing to say that its snapshots do not.
+            let _ = thread.join();
+        }
+    }
+
+    /// Waits until nothing is left to do, or the thread has ended.
+    pub(super) fn settle(&self, inner: &Inner) {
+        let mut told = locked(&self.told);
+        while !(told.idle || told.stop || inner.options.read_only && locked(&self.thread).is_none()) {
+            told = self.changed.wait(told).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits for something to do; false when the thread shall end.
+    fn wait(&self) -> bool {
+        let mut told = locked(&self.told);
+        loop {
+            if told.stop {
+                return false;
+            }
+            if std::mem::take(&mut told.wake) {
+                return true;
+            }
+            told.idle = true;
+            self.changed.notify_all();
+            told = self.changed.wait(told).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        locked(&self.told).stop
+    }
+}
+
+/// Starts the thread of a collection that was opened.
+pub(super) fn start(inner: &Arc<Inner>) -> io::Result<()> {
+    locked(&inner.keeper.told).wake = true;
+    let of = Arc::downgrade(inner);
+    let thread = thread::Builder::new().name("roxanne-keeper".to_string()).spawn(move || run(&of))?;
+    *locked(&inner.keeper.thread) = Some(thread);
+    Ok(())
+}
+
+fn run(of: &Weak<Inner>) {
+    let mut scratch = LinkScratch::default();
+    while let Some(inner) = of.upgrade() {
+        if !inner.keeper.wait() {
+            return;
+        }
+        while !inner.keeper.is_stopped() {
+            let snapshot = inner.snapshot.load_full();
+            if is_mostly_dead(&snapshot) {
+                start_over(&inner, &snapshot, &mut scratch);
+            } else if !link(&snapshot.delta, snapshot.len, &mut scratch) {
+                break;
+            }
+        }
+    }
+}
+
+/// Links a few slots below `len`; false when there is nothing to link.
+fn link(delta: &Delta, len: u32, scratch: &mut LinkScratch) -> bool {
+    let linked = delta.linked();
+    if len <= SCANNED || linked >= len {
+        return false;
+    }
+    (linked..len.min(linked + AT_ONCE)).for_each(|_| delta.link_next(scratch));
+    true
+}
+
+fn is_mostly_dead(snapshot: &Snapshot) -> bool {
+    u64::from(snapshot.len) > 2 * u64::from(SCANNED) && snapshot.delta_dead.len() * 2 > u64::from(snapshot.len)
+}
+
+/// Brings what lives of the delta into a new one, linked before anybody sees it, and puts that in its place.
+fn start_over(inner: &Inner, snapshot: &Snapshot, scratch: &mut LinkScratch) {
+    let fresh = Arc::new(Delta::new(inner.distance, inner.config.metric));
+    // Slots of the fresh delta by slots of the old one, as far as they lived when this began.
+    let mut places = vec![u32::MAX; snapshot.len as usize];
+    let mut len = 0;
+    for slot in (0..snapshot.len).filter(|&slot| !snapshot.delta_dead.contains(slot)) {
+        fresh.set(len, Arc::clone(snapshot.delta.slot(slot)));
+        places[slot as usize] = len;
+        len += 1;
+    }
+    while link(&fresh, len, scratch) {
+        if inner.keeper.is_stopped() {
+            return;
+        }
+    }
+    let mut writer = locked(&inner.writer);
+    if !Arc::ptr_eq(&writer.delta, &snapshot.delta) {
+        return;
+    }
+    writer.move_to(fresh, len, &places);
+    inner.snapshot.store(Arc::new(writer.snapshot()));
+}

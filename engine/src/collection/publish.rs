@@ -1,0 +1,183 @@
+//! A finished generation becomes the base of a collection that is being written: nothing written since it was begun is lost, and nothing deleted
+//! since comes back.
+//!
+//! The generation holds the collection as it was after some batch, its *sequence*. What was put later stays in the delta, in the place of the node of
+//! its key; what was deleted later stays away. One batch of the store says all of it, and the name of the base; before it nothing has happened, after
+//! it everything.
+
+use super::{
+    Collection, CollectionError, PointKey, Snapshot,
+    commit::Writer,
+    delta::{Delta, Slot},
+    io, locked, node_of,
+    store::{Batch, NO_NODE},
+};
+use crate::{Index, verify::verify};
+use roxanne_core::format::{manifest::Manifest, record::Stored};
+use std::{fs, path::Path, sync::Arc};
+
+/// Points of the old base that must be in the new one.
+const PROBED: u64 = 1000;
+
+impl Collection {
+    /// Shows every live point of this moment, and gives the batch that it stands after: what a rebuild is made of.
+    ///
+    /// # Errors
+    /// A failing disk; corruption; what `each` says.
+    pub fn export(&self, mut each: impl FnMut(PointKey, &[u8]) -> Result<(), CollectionError>) -> Result<u64, CollectionError> {
+        let snapshot = self.inner().snapshot.load_full();
+        if let Some(base) = &snapshot.base {
+            base.each_record(|node, key, row| {
+                if snapshot.base_dead.contains(node) {
+                    return Ok(());
+                }
+                let key = match base.key_name(key)? {
+                    Some(text) => PointKey::Text(text.into()),
+                    None => PointKey::Number(key.0),
+                };
+                each(key, row)
+            })?;
+        }
+        for slot in (0..snapshot.len).filter(|&slot| !snapshot.delta_dead.contains(slot)) {
+            let slot = snapshot.delta.slot(slot);
+            each(slot.key.clone(), &slot.row)?;
+        }
+        Ok(snapshot.sequence)
+    }
+
+    /// Makes the finished index at `source` the base, which is moved into the collection's directory (and so must be on its file system). It holds
+    /// the collection as it was after batch `sequence`; keys that it has and the collection never had are points from now on. Searches go on
+    /// meanwhile, writes wait.
+    ///
+    /// # Errors
+    /// `Rejected` where the index is damaged, of another shape, or lacks points of the base that it replaces; a failing disk. The old base serves
+    /// on then.
+    pub fn promote(&self, source: impl AsRef<Path>, sequence: u64) -> Result<(), CollectionError> {
+        let (inner, source) = (self.inner(), source.as_ref());
+        if inner.options.read_only {
+            return Err(CollectionError::ReadOnly { path: inner.path.clone() });
+        }
+        let rejected = |detail: String| CollectionError::Rejected { path: source.to_path_buf(), detail };
+        let manifest = self.judge(source, sequence)?;
+        let name = format!("base-{:016x}", manifest.generation);
+        let target = inner.path.join(&name);
+        if fs::symlink_metadata(&target).is_ok() {
+            return Err(rejected("it is the base already".to_string()));
+        }
+        fs::rename(source, &target).map_err(io(source))?;
+        let outcome = fs::File::open(&inner.path).and_then(|directory| directory.sync_all()).map_err(io(&inner.path)).and_then(|()| {
+            let base = Index::open_with(&target, &inner.options.base)?;
+            self.check_keys(&base).map_err(rejected)?;
+            self.replace_base(base, &name, sequence)
+        });
+        match outcome {
+            Ok(old) => {
+                // Searches that still use it have its files open.
+                old.into_iter().for_each(|old| drop(fs::remove_dir_all(old)));
+                Ok(())
+            }
+            // The store may name it.
+            Err(error @ CollectionError::WriteOutcomeUnknown { .. }) => Err(error),
+            Err(error) => {
+                // Back to where it was; what is in the way is told by the error that came first.
+                let _ = fs::rename(&target, source);
+                Err(error)
+            }
+        }
+    }
+
+    /// Proves that the index at `source` is whole and of the collection's shape.
+    fn judge(&self, source: &Path, sequence: u64) -> Result<Manifest, CollectionError> {
+        let (config, snapshot) = (self.config(), self.inner().snapshot.load_full());
+        let rejected = |detail: String| CollectionError::Rejected { path: source.to_path_buf(), detail };
+        let manifest = Manifest::read(source).map_err(|error| rejected(error.to_string()))?;
+        let shape = |dim: usize, element: &str, metric: &str| format!("{dim} {element} coordinates under {metric}");
+        let its = shape(manifest.dim, manifest.element.name(), manifest.metric.name());
+        let ours = shape(config.dim, config.element.name(), config.metric.name());
+        if its != ours {
+            return Err(rejected(format!("it has {its}, the collection has {ours}")));
+        }
+        if manifest.stored(source).map_err(|error| rejected(error.to_string()))? != Stored::Full {
+            return Err(rejected("its records do not hold vectors as they were given".to_string()));
+        }
+        if sequence > snapshot.sequence {
+            return Err(rejected(format!("it is said to hold batch {sequence}, the collection's last is {}", snapshot.sequence)));
+        }
+        let report = verify(source, &mut |_, _| ()).map_err(|error| rejected(error.to_string()))?;
+        if report.unreachable > 0 {
+            return Err(rejected(format!("{} of its nodes cannot be reached", report.unreachable)));
+        }
+        Ok(manifest)
+    }
+
+    /// Proves that keys are of the collection's kind, and by a sample that none of the old base is missing.
+    fn check_keys(&self, base: &Index) -> Result<(), String> {
+        let (config, snapshot) = (self.config(), self.inner().snapshot.load_full());
+        let kind = if base.info().string_keys { super::KeyKind::Strings } else { super::KeyKind::Numbers };
+        if kind != config.keys {
+            return Err(format!("its keys are {}, the collection's are {}", kind.name(), config.keys.name()));
+        }
+        let Some(old) = &snapshot.base else { return Ok(()) };
+        for (key, _) in old.sample(PROBED, snapshot.sequence).map_err(|error| error.to_string())? {
+            let key = match old.key_name(key).map_err(|error| error.to_string())? {
+                Some(text) => PointKey::Text(text.into()),
+                None => PointKey::Number(key.0),
+            };
+            // Those replaced or deleted since may be missing for that reason.
+            let node = snapshot.node_of(&key).map_err(|error| error.to_string())?;
+            let lives = node.is_some_and(|node| !snapshot.base_dead.contains(node));
+            if lives && node_of(Some(base), &key).map_err(|error| error.to_string())?.is_none() {
+                return Err(format!("it lacks key {key}, which the base has that it is to replace"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts `base` in the place of the old one, whose directory it returns.
+    fn replace_base(&self, base: Index, name: &str, sequence: u64) -> Result<Option<std::path::PathBuf>, CollectionError> {
+        let inner = self.inner();
+        let mut writer = locked(&inner.writer);
+        writer.check(&inner.path)?;
+        let mut batch = Batch::default();
+        inner.store.put_base(&mut batch, name, sequence);
+        let delta = Arc::new(Delta::new(inner.distance, inner.config.metric));
+        let mut next = Writer::new(writer.sequence, Some(base), delta);
+        inner.store.each_deleted(|key, deleted_at, _| {
+            if deleted_at <= sequence {
+                inner.store.forget_deleted(&mut batch, key);
+                return Ok(());
+            }
+            let Some(key_of) = PointKey::from_bytes(inner.config.keys, key) else {
+                return Err(inner.store.damaged(format!("a deleted key of {} bytes", key.len())));
+            };
+            let node = node_of(next.base.as_ref(), &key_of)?.unwrap_or(NO_NODE);
+            next.stay_away(node);
+            inner.store.put_deleted(&mut batch, key, deleted_at, node);
+            Ok(())
+        })?;
+        for slot in (0..writer.len).filter(|&slot| !writer.delta_dead.contains(slot)) {
+            let slot = writer.delta.slot(slot);
+            let key = slot.key.to_bytes();
+            let node = node_of(next.base.as_ref(), &slot.key)?.unwrap_or(NO_NODE);
+            let written_at = inner.store.point(&key)?.map_or(u64::MAX, |(sequence, _)| sequence);
+            if written_at <= sequence && node != NO_NODE {
+                inner.store.forget_vector(&mut batch, &key);
+                continue;
+            }
+            inner.store.put_vector(&mut batch, &key, node, &slot.row);
+            next.append_slot(Arc::new(Slot { key: slot.key.clone(), row: slot.row.clone(), node }));
+        }
+        inner.store.commit(batch).map_err(|error| {
+            let detail = error.to_string();
+            writer.poison(detail.clone());
+            CollectionError::WriteOutcomeUnknown { path: inner.path.clone(), detail }
+        })?;
+        let old = writer.base.as_ref().map(|old| old.info().path.clone());
+        *writer = next;
+        let snapshot: Snapshot = writer.snapshot();
+        inner.snapshot.store(Arc::new(snapshot));
+        drop(writer);
+        inner.keeper.wake();
+        Ok(old)
+    }
+}

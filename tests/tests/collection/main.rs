@@ -1,0 +1,56 @@
+//! A collection under every way of writing to it: against a model, against bad input, from many threads, killed, and over a base.
+
+mod input;
+mod killed;
+mod model;
+mod publish;
+mod threads;
+
+use roxanne_core::{element::ElementType, metric::Metric, random::CounterRng};
+use roxanne_engine::collection::{
+    Change, Collection, CollectionConfig, CollectionError, CollectionOptions, Durability, KeyKind, Point, PointKey,
+};
+use std::path::Path;
+
+/// What a machine that keeps its power has.
+const FAST: fn() -> CollectionOptions = || CollectionOptions { durability: Durability::Os, ..CollectionOptions::default() };
+
+fn config(dim: usize, metric: Metric, element: ElementType, keys: KeyKind) -> CollectionConfig {
+    CollectionConfig { dim, metric, element, keys }
+}
+
+/// A collection of numbers, small and fast.
+fn numbers(path: &Path, dim: usize) -> Collection {
+    Collection::create(path, &config(dim, Metric::L2, ElementType::F32, KeyKind::Numbers), &FAST()).unwrap()
+}
+
+fn point(key: u64, vector: &[f32]) -> Point {
+    Point { key: PointKey::Number(key), vector: vector.to_vec(), payload: String::new() }
+}
+
+fn upsert(key: u64, vector: &[f32]) -> Change {
+    Change::Upsert(point(key, vector))
+}
+
+fn delete(key: u64) -> Change {
+    Change::Delete(PointKey::Number(key))
+}
+
+/// Vector `i` of a set of small whole numbers, around a few centers.
+fn vector(rng: CounterRng, i: u64, dim: usize) -> Vec<f32> {
+    (0..dim as u64).map(|d| (rng.below(i % 53 * 131 + d, 120) + rng.below(1 << 40 | i << 10 | d, 40)) as f32).collect()
+}
+
+/// Opens again what was closed, once the store has let go of it.
+fn reopen(path: &Path, options: &CollectionOptions) -> Collection {
+    Collection::open(path, options).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The error of a write that must fail.
+#[track_caller]
+fn refused(collection: &Collection, changes: Vec<Change>) -> CollectionError {
+    let before = (collection.stats().sequence, collection.count());
+    let error = collection.write(changes).expect_err("it must be refused");
+    assert_eq!((collection.stats().sequence, collection.count()), before, "{error}");
+    error
+}

@@ -1,0 +1,133 @@
+//! A base under a collection: what is in both is found once, what was written since wins, and what was deleted stays away.
+
+use super::*;
+use roxanne_builder::{Builder, Device};
+use roxanne_core::{
+    dataset::{Dataset, DatasetWriter},
+    format::keys::KeyList,
+};
+use roxanne_engine::SearchParams;
+
+const DIM: usize = 8;
+
+/// Builds an index of what the collection exports, as of the batch that is returned.
+fn rebuild(collection: &Collection, out: &Path) -> u64 {
+    let rows = out.with_extension("fbin");
+    let mut writer = DatasetWriter::create(&rows, ElementType::F32, DIM).unwrap();
+    let mut keys = Vec::new();
+    let sequence = collection
+        .export(|key, row| {
+            let PointKey::Number(number) = key else { panic!("a number") };
+            keys.push(number);
+            writer.push_rows(row).unwrap();
+            Ok(())
+        })
+        .unwrap();
+    writer.finish().unwrap();
+    let dataset = Dataset::open(&rows.to_string_lossy()).unwrap();
+    Builder::new(Metric::L2).device(Device::Cpu).keys(KeyList::Numbers(keys)).dataset(dataset).build(out).unwrap();
+    sequence
+}
+
+/// The collection holds these keys with these vectors, by every way of looking.
+fn holds(collection: &Collection, expected: &std::collections::BTreeMap<u64, Vec<f32>>, told: &str) {
+    assert_eq!(collection.count(), expected.len() as u64, "{told}");
+    for key in 0..2500 {
+        let got = collection.get(&PointKey::Number(key)).unwrap().map(|point| point.vector);
+        assert_eq!(got.as_ref(), expected.get(&key), "{told}: key {key}");
+    }
+    let all = collection.exact(&[0.0; DIM], expected.len() + 10).unwrap().hits;
+    let mut keys: Vec<u64> = all.iter().map(|hit| if let PointKey::Number(key) = hit.key { key } else { panic!("a number") }).collect();
+    keys.sort_unstable();
+    assert!(keys.iter().eq(expected.keys()), "{told}: {} of {}", keys.len(), expected.len());
+    let mut hits = 0;
+    for (key, vector) in expected.iter().step_by(37) {
+        let found = collection.search(vector, &SearchParams { k: 1, ..SearchParams::default() }).unwrap().hits;
+        hits += usize::from(found[0].distance == 0.0 || found[0].key == PointKey::Number(*key));
+    }
+    assert!(hits * 100 >= expected.iter().step_by(37).count() * 98, "{told}: {hits}");
+}
+
+#[test]
+fn a_base_is_replaced_again_and_again_while_it_changes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("c");
+    let mut collection = numbers(&path, DIM);
+    let rng = CounterRng::new(21);
+    let mut model = std::collections::BTreeMap::new();
+    let write =
+        |collection: &Collection, model: &mut std::collections::BTreeMap<u64, Vec<f32>>, salt: u64, keys: &mut dyn Iterator<Item = u64>| {
+            let mut changes = Vec::new();
+            for key in keys {
+                if (key + salt).is_multiple_of(5) && model.contains_key(&key) {
+                    model.remove(&key);
+                    changes.push(delete(key));
+                } else {
+                    let values = vector(rng, salt * 10_000 + key, DIM);
+                    changes.push(upsert(key, &values));
+                    model.insert(key, values);
+                }
+            }
+            collection.write(changes).unwrap();
+        };
+    write(&collection, &mut model, 0, &mut (0..2000));
+    for round in 1..4 {
+        let index = directory.path().join(format!("{round}.rx"));
+        let sequence = rebuild(&collection, &index);
+        // Written and deleted while it was built: old keys, new keys, keys that are deleted and put again.
+        write(&collection, &mut model, round, &mut (0..2400).step_by(7));
+        write(&collection, &mut model, round + 1, &mut (0..2400).step_by(14));
+        holds(&collection, &model, &format!("round {round} before"));
+        collection.promote(&index, sequence).unwrap();
+        holds(&collection, &model, &format!("round {round} promoted"));
+        assert!(!index.exists());
+        drop(collection);
+        collection = reopen(&path, &FAST());
+        holds(&collection, &model, &format!("round {round} opened again"));
+        let stats = collection.stats();
+        assert!(stats.base_points > 1500 && stats.delta_points < 600, "{stats:?}");
+        let bases =
+            std::fs::read_dir(&path).unwrap().filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("base-"));
+        assert_eq!(bases.count(), 1);
+        write(&collection, &mut model, round + 2, &mut (3..2400).step_by(11));
+        holds(&collection, &model, &format!("round {round} written to"));
+    }
+}
+
+#[test]
+fn an_index_that_does_not_fit_is_refused_and_stays_where_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let collection = numbers(&directory.path().join("c"), DIM);
+    let rng = CounterRng::new(2);
+    collection.write((0..600).map(|key| upsert(key, &vector(rng, key, DIM))).collect()).unwrap();
+    let good = directory.path().join("good.rx");
+    let sequence = rebuild(&collection, &good);
+    let other = directory.path().join("other.rx");
+    Builder::new(Metric::L2).device(Device::Cpu).input("synth:n=300,dim=9").unwrap().build(&other).unwrap();
+    let damaged = directory.path().join("damaged.rx");
+    rebuild(&collection, &damaged);
+    let graph = damaged.join("graph.rx");
+    let mut bytes = std::fs::read(&graph).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&graph, bytes).unwrap();
+    for (index, sequence, said) in [
+        (&other, 0, "9 f32 coordinates"),
+        (&damaged, sequence, "corrupt"),
+        (&good, sequence + 1, "the collection's last is 1"),
+        (&directory.path().join("none.rx"), 0, "no such directory"),
+    ] {
+        let error = collection.promote(index, sequence).unwrap_err().to_string();
+        assert!(error.contains(said), "{error:?} instead of {said:?}");
+        assert_eq!((collection.stats().base_points, collection.count()), (0, 600));
+    }
+    assert!(other.exists() && good.exists());
+    collection.promote(&good, sequence).unwrap();
+    // One that lacks what the base has.
+    let less = directory.path().join("less.rx");
+    collection.write((0..300).map(delete).collect()).unwrap();
+    let sequence = rebuild(&collection, &less);
+    collection.write((0..300).map(|key| upsert(key, &vector(rng, key, DIM))).collect()).unwrap();
+    collection.promote(&less, sequence).unwrap();
+    assert_eq!(collection.count(), 600);
+}
