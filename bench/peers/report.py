@@ -265,7 +265,7 @@ def latency_table(found, systems):
             p = rated or min((p for p in closed if p["qps"] >= best["qps"] / 2), key=lambda p: p["qps"])
             how = f"{way(p)}, queries at {number(p['rate'])}/s" if rated else way(p)
             times = [number(p[key]) for key in ("mean_us", "p50_us", "p99_us")]
-            rows.append([NAMES[name], f"{target:g} ({size})", number(best["qps"]), number(p["qps"]), how, *times])
+            rows.append([NAMES[name], f"{target:g} ({size:g})", number(best["qps"]), number(p["qps"]), how, *times])
     return table(["", "at recall", "best QPS", "QPS", "measured with", "mean us", "p50", "p99"], rows)
 
 
@@ -280,7 +280,7 @@ def points_table(found, systems):
     for p in sorted(best_points(r, "cold"), key=lambda p: p["list_size"]):
         rates = [number((cells.get((*s, p["list_size"])) or {}).get("qps")) for s in series]
         times = [number(p[name]) for name in ("mean_us", "p50_us", "p99_us", "p999_us")]
-        found_at = [p["list_size"], f"{p['recall']:.4f}", number(p["reads"], 1), number(p["distances"])]
+        found_at = [f"{p['list_size']:g}", f"{p['recall']:.4f}", number(p["reads"], 1), number(p["distances"])]
         rows.append([*found_at, *rates, *times, megabytes(p["rss_bytes"])])
     rates = [f"QPS, {state}, {way({'threads': threads, 'in_flight': flight})}" for state, threads, flight in series]
     return table(["slack", "recall", "reads", "distances", *rates, "mean us", "p50", "p99", "p99.9", "RSS"], rows)

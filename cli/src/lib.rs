@@ -38,4 +38,10 @@ pub use roxanne_core::{
     metric::Metric,
     recall::{Truth, TruthError, exact_truth, recall_at_k},
 };
-pub use roxanne_engine::{Answer, Hit, Index, IndexInfo, OpenError, SearchError, SearchParams, SearchStats, Searcher};
+pub use roxanne_engine::{
+    Answer, Hit, Index, IndexInfo, OpenError, SearchError, SearchParams, SearchStats, Searcher,
+    collection::{
+        Change, Collection, CollectionConfig, CollectionError, CollectionOptions, CollectionStats, Durability, Found, KeyKind, Point,
+        PointHit, PointKey,
+    },
+};

@@ -324,6 +324,11 @@ impl BeamSearch {
         }
     }
 
+    /// The list as far as it is worth asking for, best first: all of it without a slack.
+    pub fn wanted(&self) -> impl Iterator<Item = Neighbor<u32>> + '_ {
+        self.found().take_while(|node| node.distance <= self.limit)
+    }
+
     /// The list as it stands, best first.
     pub fn found(&self) -> impl Iterator<Item = Neighbor<u32>> + '_ {
         self.list.iter().map(|c| c.neighbor)

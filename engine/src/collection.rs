@@ -30,13 +30,14 @@ pub use commit::Written;
 pub use error::CollectionError;
 pub use point::{CollectionConfig, KeyKind, MAX_PAYLOAD_BYTES, Point, PointKey, VectorError};
 
-use crate::{Index, OpenOptions, SearchParams, SearchStats, query::list_of_the_living};
+use crate::{Answer, Index, OpenOptions, SearchParams, SearchStats};
 use arc_swap::ArcSwap;
 use commit::{Group, Writer};
 use delta::Delta;
 use keeper::Keeper;
 use roxanne_core::{
     distance::DistanceFn,
+    id::Key,
     neighbor::Distance,
     search::{BeamSearch, TopK},
 };
@@ -47,7 +48,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
-use store::{State, Store};
+use store::{NO_NODE, State, Store, View};
 
 const LOCK: &str = "LOCK";
 
@@ -103,7 +104,7 @@ pub struct PointHit {
 /// What a search of a collection found, and what it took.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Found {
-    /// Nearest first, then by key; fewer than `k` only when there are no more, or the deadline came first.
+    /// Nearest first, then by key (of equals of the base at the end of the list those that lie first on disk are here); fewer than `k` only when there are no more, or the deadline came first.
     pub hits: Vec<PointHit>,
     /// The last batch that it saw.
     pub sequence: u64,
@@ -209,6 +210,7 @@ impl Collection {
             _ => fs::create_dir(&partial).map_err(io(&partial))?,
         }
         Store::create(&partial, config)?;
+        File::open(&partial).and_then(|directory| directory.sync_all()).map_err(io(&partial))?;
         fs::rename(&partial, path).map_err(io(path))?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(parent).and_then(|directory| directory.sync_all()).map_err(io(parent))?;
@@ -228,19 +230,31 @@ impl Collection {
         let lock = if options.read_only { None } else { Some(lock(path)?) };
         let (store, config, State { sequence, base }) = Store::open(path, options)?;
         let distance = DistanceFn::new(config.metric, config.element, config.dim)?;
-        let base = match base {
-            None => None,
-            Some((name, _)) => Some(Index::open_with(path.join(name), &options.base)?),
+        let (base, base_sequence) = match base {
+            None => (None, 0),
+            Some((name, sequence)) => {
+                let base = Index::open_with(path.join(&name), &options.base)?;
+                publish::check_base(&base, &config, &name).map_err(|detail| store.damaged(detail))?;
+                if !options.read_only {
+                    publish::remove_strays(path, &name);
+                }
+                (Some(base), sequence)
+            }
         };
+        let nodes = base.as_ref().map_or(0, |base| base.info().n);
+        let is_node = |node: u32| node == NO_NODE || u64::from(node) < nodes;
         let delta = Arc::new(Delta::new(distance, config.metric));
-        let mut writer = Writer::new(sequence, base, delta);
+        let mut writer = Writer::new(sequence, base, base_sequence, delta);
         store.each_deleted(|_, _, node| {
+            if !is_node(node) {
+                return Err(store.damaged(format!("a deletion of node {node} of {nodes}")));
+            }
             writer.stay_away(node);
             Ok(())
         })?;
         store.each_vector(|key, node, row| {
-            let key = PointKey::from_bytes(config.keys, key).filter(|_| row.len() == config.element.row_bytes(config.dim));
-            let Some(key) = key else { return Err(store.damaged(format!("a vector of {} bytes", row.len()))) };
+            let key = PointKey::from_bytes(config.keys, key).filter(|_| row.len() == config.element.row_bytes(config.dim) && is_node(node));
+            let Some(key) = key else { return Err(store.damaged(format!("a vector of {} bytes in the place of node {node}", row.len()))) };
             writer.append(key, row.into(), node);
             Ok(())
         })?;
@@ -311,34 +325,17 @@ impl Collection {
         let row = inner.config.row(query).map_err(CollectionError::Query)?;
         params.check()?;
         let snapshot = inner.snapshot.load_full();
-        let mut found = Found { sequence: snapshot.sequence, complete: true, ..Found::default() };
-        let mut near: Vec<(Distance, PointKey)> = Vec::new();
-        if let Some(base) = &snapshot.base {
-            let answer = base.search_beside(query, params, &snapshot.base_dead)?;
-            (found.complete, found.stats) = (answer.complete, answer.stats);
-            for hit in answer.hits {
-                let key = match base.key_name(hit.key)? {
-                    Some(text) => PointKey::Text(text.into()),
-                    None => PointKey::Number(hit.key.0),
-                };
-                near.push((Distance(hit.distance), key));
-            }
-        }
+        let answer = snapshot.base.as_ref().map(|base| base.search_beside(query, params, &snapshot.base_dead)).transpose()?;
         let mut search = locked(&inner.searches).pop().unwrap_or_default();
         let mut top = TopK::new(params.k);
-        let (len, dead) = (u64::from(snapshot.len), snapshot.delta_dead.len());
-        let list_size = params.list_size.max(params.k);
-        let list_size = list_of_the_living(list_size, dead, len);
-        found.stats.distances += snapshot.delta.search(&row, snapshot.len, list_size, &mut search, |distance, slot| {
-            if !snapshot.delta_dead.contains(slot) {
-                top.offer((distance, slot));
-            }
+        let mut is_dead = |slot: u32| snapshot.delta_dead.contains(slot);
+        let wanted = params.list_size.max(params.k);
+        let distances = snapshot.delta.search(&row, snapshot.len, wanted, &mut search, &mut is_dead, |distance, slot| {
+            top.offer((distance, &snapshot.delta.slot(slot).key));
         });
         locked(&inner.searches).push(search);
-        near.extend(top.drain_sorted().into_iter().map(|(distance, slot)| (distance, snapshot.delta.slot(slot).key.clone())));
-        near.sort_unstable();
-        near.truncate(params.k);
-        found.hits = near.into_iter().map(|(distance, key)| PointHit { key, distance: distance.0 }).collect();
+        let mut found = snapshot.found(answer, top, params.k)?;
+        found.stats.distances += distances;
         found.stats.micros = start.elapsed().as_micros() as u64;
         Ok(found)
     }
@@ -348,9 +345,19 @@ impl Collection {
     /// # Errors
     /// As [`Collection::search`].
     pub fn exact(&self, query: &[f32], k: usize) -> Result<Found, CollectionError> {
-        let all = self.inner().snapshot.load().live().max(k as u64);
-        let list_size = usize::try_from(all).unwrap_or(usize::MAX).min(crate::params::MAX_LIST_SIZE);
-        self.search(query, &SearchParams { k, list_size, ..SearchParams::default() })
+        let (inner, start) = (self.inner(), Instant::now());
+        let row = inner.config.row(query).map_err(CollectionError::Query)?;
+        SearchParams { k, ..SearchParams::default() }.check()?;
+        let snapshot = inner.snapshot.load_full();
+        let answer = snapshot.base.as_ref().map(|base| base.exact_beside(query, k, &snapshot.base_dead)).transpose()?;
+        let mut top = TopK::new(k);
+        for slot in (0..snapshot.len).filter(|&slot| !snapshot.delta_dead.contains(slot)) {
+            top.offer((snapshot.delta.distance(&row, slot), &snapshot.delta.slot(slot).key));
+        }
+        let mut found = snapshot.found(answer, top, k)?;
+        found.stats.distances += u64::from(snapshot.len);
+        found.stats.micros = start.elapsed().as_micros() as u64;
+        Ok(found)
     }
 
     /// The point of a key.
@@ -359,11 +366,22 @@ impl Collection {
     /// A failing disk; corruption.
     pub fn get(&self, key: &PointKey) -> Result<Option<Point>, CollectionError> {
         let inner = self.inner();
+        if key.kind() != inner.config.keys {
+            return Ok(None);
+        }
         let bytes = key.to_bytes();
         loop {
             let snapshot = inner.snapshot.load_full();
-            let payload = inner.store.point(&bytes)?.map(|(_, payload)| payload);
-            let vector = match inner.store.row(&bytes)? {
+            let View { base, payload, row, deleted } = inner.store.view(&bytes)?;
+            // The store may be a moment ahead, with another base; then the snapshot is about to follow.
+            if base != snapshot.base.as_ref().map(publish::name_of) {
+                drop(locked(&inner.writer));
+                if inner.options.read_only {
+                    return Err(inner.store.damaged("its base was replaced; open it again".to_string()));
+                }
+                continue;
+            }
+            let vector = match row {
                 Some(row) if row.len() != inner.config.element.row_bytes(inner.config.dim) => {
                     return Err(inner.store.damaged(format!("the vector of key {key} is {} bytes", row.len())));
                 }
@@ -372,15 +390,13 @@ impl Collection {
                     inner.config.element.decode(&row, &mut vector);
                     Some(vector)
                 }
-                None => match snapshot.node_of(key)?.filter(|&node| !snapshot.base_dead.contains(node)).zip(snapshot.base.as_ref()) {
+                None if deleted => None,
+                None => match snapshot.node_of(key)?.zip(snapshot.base.as_ref()) {
                     Some((node, base)) => Some(base.vector_of(node)?),
                     None => None,
                 },
             };
-            // A base that came meanwhile may hold what was looked for in the store.
-            if same_base(&snapshot, &inner.snapshot.load()) {
-                return Ok(vector.map(|vector| Point { key: key.clone(), vector, payload: payload.unwrap_or_default() }));
-            }
+            return Ok(vector.map(|vector| Point { key: key.clone(), vector, payload: payload.unwrap_or_default() }));
         }
     }
 
@@ -399,15 +415,7 @@ impl Collection {
 
     /// Waits until the graph in memory has taken every vector that was written before; searches are right without it, and faster after it.
     pub fn settle(&self) {
-        self.inner().keeper.settle(self.inner());
-    }
-}
-
-fn same_base(a: &Snapshot, b: &Snapshot) -> bool {
-    match (&a.base, &b.base) {
-        (None, None) => true,
-        (Some(a), Some(b)) => a.is(b),
-        _ => false,
+        self.inner().keeper.settle();
     }
 }
 
@@ -436,10 +444,36 @@ impl Snapshot {
         base - self.base_dead.len() + u64::from(self.len) - self.delta_dead.len()
     }
 
+    /// What base and delta found, as one.
+    fn found(&self, answer: Option<Answer>, top: TopK<(Distance, &PointKey)>, k: usize) -> Result<Found, CollectionError> {
+        let mut near: Vec<(Distance, PointKey)> = Vec::new();
+        let mut found = Found { sequence: self.sequence, complete: true, ..Found::default() };
+        if let Some((answer, base)) = answer.zip(self.base.as_ref()) {
+            (found.complete, found.stats) = (answer.complete, answer.stats);
+            for hit in answer.hits {
+                near.push((Distance(hit.distance), key_of(base, hit.key)?));
+            }
+        }
+        let mut top = top;
+        near.extend(top.drain_sorted().into_iter().map(|(distance, key)| (distance, key.clone())));
+        near.sort_unstable();
+        near.truncate(k);
+        found.hits = near.into_iter().map(|(distance, key)| PointHit { key, distance: distance.0 }).collect();
+        Ok(found)
+    }
+
     /// The node of the base under this key, dead or alive.
     fn node_of(&self, key: &PointKey) -> Result<Option<u32>, CollectionError> {
         node_of(self.base.as_ref(), key)
     }
+}
+
+/// The key of a record of the base.
+fn key_of(base: &Index, key: Key) -> Result<PointKey, CollectionError> {
+    Ok(match base.key_name(key)? {
+        Some(text) => PointKey::Text(text.into()),
+        None => PointKey::Number(key.0),
+    })
 }
 
 fn node_of(base: Option<&Index>, key: &PointKey) -> Result<Option<u32>, CollectionError> {

@@ -3,6 +3,7 @@
 use crate::{
     Answer, KeySet, SearchError, SearchStats, Way,
     base::Base,
+    collection::Bits,
     io::AlignedBuf,
     kept::Kept,
     params::{Hit, MAX_LIST_SIZE},
@@ -19,7 +20,13 @@ use std::time::Instant;
 /// Pages that are read in one call.
 const PAGES_AT_ONCE: u64 = 256;
 
-pub(crate) fn exact(base: &Base, queries: &[&[f32]], k: usize, filter: Option<&KeySet>) -> Result<Vec<Answer>, SearchError> {
+pub(crate) fn exact(
+    base: &Base,
+    queries: &[&[f32]],
+    k: usize,
+    filter: Option<&KeySet>,
+    dead: Option<&Bits>,
+) -> Result<Vec<Answer>, SearchError> {
     let start = Instant::now();
     if !(1..=MAX_LIST_SIZE).contains(&k) {
         return Err(SearchError::Param { name: "k", got: k, low: 1, high: MAX_LIST_SIZE });
@@ -35,7 +42,8 @@ pub(crate) fn exact(base: &Base, queries: &[&[f32]], k: usize, filter: Option<&K
         let (first, live) = base.check_page(number, page)?;
         for slot in 0..live {
             let record = base.layout.record(page, slot);
-            if filter.is_some_and(|keys| !keys.contains(record.key())) {
+            let is_dead = dead.is_some_and(|dead| dead.contains((first + slot as u64) as u32));
+            if is_dead || filter.is_some_and(|keys| !keys.contains(record.key())) {
                 continue;
             }
             met += 1;
@@ -57,8 +65,11 @@ pub(crate) fn exact(base: &Base, queries: &[&[f32]], k: usize, filter: Option<&K
     Ok(tops.into_iter().map(answer).collect())
 }
 
+/// What looks at a page, given its number and its bytes.
+type Look<'a, E> = dyn FnMut(u64, &[u8]) -> Result<(), E> + 'a;
+
 /// Shows every page, in their order, from RAM where all are there.
-pub(crate) fn each_page<E: From<SearchError>>(base: &Base, look_at: &mut dyn FnMut(u64, &[u8]) -> Result<(), E>) -> Result<(), E> {
+pub(crate) fn each_page<E: From<SearchError>>(base: &Base, look_at: &mut Look<'_, E>) -> Result<(), E> {
     let (page_bytes, page_count) = (base.layout.page_bytes, base.info.page_count);
     if let Kept::All(pages) = &base.kept {
         return (0..).zip(pages.chunks_exact(page_bytes)).try_for_each(|(number, page)| look_at(number, page));

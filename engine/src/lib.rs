@@ -167,9 +167,10 @@ impl Index {
         self.with_searcher(|searcher| searcher.search_beside(query, params, dead))
     }
 
-    /// Whether `other` is the same opening of the same index.
-    pub(crate) fn is(&self, other: &Index) -> bool {
-        Arc::ptr_eq(&self.base, &other.base)
+    /// The exact `k` nearest of all nodes but the dead.
+    pub(crate) fn exact_beside(&self, query: &[f32], k: usize, dead: &collection::Bits) -> Result<Answer, SearchError> {
+        let answers = exact::exact(&self.base, &[query], k, None, Some(dead))?;
+        Ok(answers.into_iter().next().unwrap_or_default())
     }
 
     /// The node of a number key; `None` where keys are strings.
@@ -225,7 +226,7 @@ impl Index {
     /// # Errors
     /// See [`Searcher::search`].
     pub fn exact(&self, queries: &[&[f32]], k: usize, filter: Option<&KeySet>) -> Result<Vec<Answer>, SearchError> {
-        exact::exact(&self.base, queries, k, filter)
+        exact::exact(&self.base, queries, k, filter, None)
     }
 
     /// Works with an idle searcher, or a new one, or waits for one where the budget allows no more.

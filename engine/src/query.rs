@@ -84,7 +84,7 @@ pub(crate) struct Query {
 const MOST_FOR_THE_DEAD: usize = 8;
 
 /// The list of which so many live as `list_size`, where `dead` of `n` nodes do not; the bound keeps a search a search where few live.
-pub(crate) fn list_of_the_living(list_size: usize, dead: u64, n: u64) -> usize {
+fn list_of_the_living(list_size: usize, dead: u64, n: u64) -> usize {
     let share = n as f64 / n.saturating_sub(dead).max(1) as f64;
     (list_size as f64 * share).min((list_size * MOST_FOR_THE_DEAD) as f64) as usize
 }
@@ -217,7 +217,7 @@ impl Query {
     /// The best `most` of the list are to be read. Pages that were looked at are not asked for again: all in them was ranked.
     fn read_list(&mut self, most: usize) {
         self.to_read.clear();
-        self.to_read.extend(self.search.found().take(most).map(|n| n.id));
+        self.to_read.extend(self.search.wanted().take(most).map(|n| n.id));
         self.to_read.reverse();
     }
 

@@ -158,8 +158,21 @@ impl Searcher {
     /// The same over all nodes but the dead.
     pub(crate) fn search_beside(&mut self, query: &[f32], params: &SearchParams, dead: Option<&Arc<Bits>>) -> Result<Answer, SearchError> {
         self.alone()?;
-        let slot = self.begin(0, query, params, None, dead)?;
-        self.finish(slot)
+        let Some(dead) = dead else { return self.search(query, params) };
+        let slot = self.begin(0, query, params, None, Some(dead))?;
+        self.slots[slot].query.keep_all(f32::INFINITY);
+        let n = self.base.info.n;
+        let wanted = n.saturating_sub(dead.len()).min(params.k as u64) as usize;
+        loop {
+            let mut answer = self.finish(slot)?;
+            let (list_size, _) = self.slots[slot].query.reach();
+            // Where many of the dead lie together a list may hold no others.
+            if !answer.complete || answer.hits.len() >= wanted || list_size as u64 >= n.min(MAX_LIST_SIZE as u64) {
+                answer.hits.truncate(params.k);
+                return Ok(answer);
+            }
+            self.resume(slot, list_size * 2);
+        }
     }
 
     /// Every vector within `radius` (inclusive) of `query`, as far as a list of `params.list_size` that grows while half of it lies within leads

@@ -12,7 +12,7 @@ use roxanne_builder::Builder;
 use roxanne_core::{
     dataset::{Dataset, DatasetWriter, check_finite},
     element::ElementType,
-    format::keys::KeyList,
+    format::{keys::KeyList, record::Stored},
     metric::Metric,
 };
 use roxanne_engine::{
@@ -202,6 +202,9 @@ pub(crate) fn promote(args: &PromoteArgs, _: &mut dyn Write) -> Result<(), Failu
 
 pub(crate) fn merge(args: &MergeArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let collection = Collection::open(&args.directory, &CollectionOptions { delta_bytes: u64::MAX, ..CollectionOptions::default() })?;
+    if args.shape.vectors != Stored::Full {
+        return Err(Failure::usage("the base of a collection holds vectors as they were given: --vectors full"));
+    }
     let (config, stats) = (*collection.config(), collection.stats());
     if stats.base_dead + stats.delta_points == 0 || stats.points == 0 {
         writeln!(out, "nothing to merge: {} points, all in the base", text::count(stats.points))?;

@@ -4,6 +4,7 @@ mod asked;
 mod bad_input;
 mod cgroup;
 mod changes;
+mod collection;
 mod damage;
 mod door;
 mod eval;

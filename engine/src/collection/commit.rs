@@ -20,7 +20,7 @@ const GROUP_CHANGES: usize = 8192;
 /// What a batch did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
-    /// Its number; every batch that changed something has the next one.
+    /// Its number; every batch has the next one.
     pub sequence: u64,
     /// Points put.
     pub put: u64,
@@ -62,6 +62,8 @@ struct Waiting {
 pub(super) struct Writer {
     pub(super) sequence: u64,
     pub(super) base: Option<Index>,
+    /// The last batch that the base holds.
+    pub(super) base_sequence: u64,
     pub(super) base_dead: Bits,
     pub(super) delta: Arc<Delta>,
     pub(super) len: u32,
@@ -74,10 +76,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(sequence: u64, base: Option<Index>, delta: Arc<Delta>) -> Writer {
+    /// Nothing but a base, which holds all up to batch `base_sequence`.
+    pub(super) fn new(sequence: u64, base: Option<Index>, base_sequence: u64, delta: Arc<Delta>) -> Writer {
         Writer {
             sequence,
             base,
+            base_sequence,
             base_dead: Bits::default(),
             delta,
             len: 0,
@@ -154,7 +158,7 @@ impl Writer {
         }
     }
 
-    /// Removes a point; the node of the base that must stay away, if there is one, and whether there was a point.
+    /// Removes a point, and the node of the base that holds it or was replaced by it; whether there was a point.
     fn remove(&mut self, key: &PointKey, node: u32) -> bool {
         let was_in_base = node != NO_NODE && self.base_dead.insert(node);
         match self.slots.remove(key) {
@@ -264,6 +268,9 @@ impl Inner {
     /// Brings one batch into the writer's own state and the store's batch, wholly or not at all.
     fn apply(&self, writer: &mut Writer, batch: &mut Batch, changes: Vec<Prepared>) -> Result<Written, CollectionError> {
         writer.check(&self.path)?;
+        if changes.is_empty() {
+            return Ok(Written { sequence: writer.sequence, ..Written::default() });
+        }
         let mut nodes = Vec::with_capacity(changes.len());
         let mut bytes = writer.delta_bytes;
         for (at, change) in changes.iter().enumerate() {
@@ -292,22 +299,21 @@ impl Inner {
                 Prepared::Put { key, row, payload, .. } => {
                     self.store.put_point(batch, &key_bytes, written.sequence, &payload, node, &row);
                     self.store.forget_deleted(batch, &key_bytes);
-                    writer.append(key, row, node);
+                    // The same vector again, with another payload, needs no other slot.
+                    let same = writer.slots.get(&key).is_some_and(|&slot| writer.delta.slot(slot).row == row);
+                    if !same {
+                        writer.append(key, row, node);
+                    }
                     written.put += 1;
                 }
                 Prepared::Delete(key) => {
-                    if writer.remove(&key, node) {
-                        self.store.delete_point(batch, &key_bytes, written.sequence, node);
-                        written.deleted += 1;
-                    }
+                    // Where there was none too: a base that is being built may hold it.
+                    self.store.delete_point(batch, &key_bytes, written.sequence, node);
+                    written.deleted += u64::from(writer.remove(&key, node));
                 }
             }
         }
-        if written.put + written.deleted > 0 {
-            writer.sequence = written.sequence;
-        } else {
-            written.sequence = writer.sequence;
-        }
+        writer.sequence = written.sequence;
         Ok(written)
     }
 }

@@ -27,6 +27,8 @@ const FIRST_CHUNK: u32 = 1024;
 const CHUNKS: usize = 22;
 /// So many are scanned rather than searched.
 pub(super) const SCANNED: u32 = 4096;
+/// A list of one in so many of the graph costs as much as a scan of all.
+const SCAN_SHARE: u64 = 16;
 
 /// A point in RAM.
 #[derive(Debug)]
@@ -56,6 +58,8 @@ struct Chunk {
 pub(super) struct Delta {
     distance: DistanceFn,
     prune: PruneParams,
+    /// Under the inner product one long vector would cover all others: there everything is scanned.
+    has_graph: bool,
     chunks: [OnceLock<Chunk>; CHUNKS],
     linked: AtomicU32,
 }
@@ -68,10 +72,14 @@ fn place(slot: u32) -> (usize, usize) {
 
 impl Delta {
     pub(super) fn new(distance: DistanceFn, metric: Metric) -> Delta {
-        // A ratio of inner products means nothing: what is nearer covers.
-        let alpha = if metric == Metric::InnerProduct { Alpha::ONE } else { Alpha { numerator: 12, denominator: 10 } };
-        let prune = PruneParams { max_degree: DEGREE, alpha };
-        Delta { distance, prune, chunks: [const { OnceLock::new() }; CHUNKS], linked: AtomicU32::new(0) }
+        let prune = PruneParams { max_degree: DEGREE, alpha: Alpha { numerator: 12, denominator: 10 } };
+        Delta {
+            distance,
+            prune,
+            has_graph: metric != Metric::InnerProduct,
+            chunks: [const { OnceLock::new() }; CHUNKS],
+            linked: AtomicU32::new(0),
+        }
     }
 
     /// Sets slot `slot`, the one after the last that was set.
@@ -101,32 +109,64 @@ impl Delta {
         self.linked.load(Ordering::Acquire)
     }
 
+    /// Whether slots are linked at all.
+    pub(super) fn has_graph(&self) -> bool {
+        self.has_graph
+    }
+
     /// The exact distance of a query's row to a slot.
     #[inline]
     pub(super) fn distance(&self, row: &[u8], slot: u32) -> Distance {
         Distance(self.distance.distance(row, &self.slot(slot).row))
     }
 
-    /// Every slot below `len` that `wanted` wants, nearest to `row` as far as they were met: those in the graph by a search with a list of
-    /// `list_size`, the others, or all where that is cheaper, one by one.
+    /// Shows `found` the living slots below `len` that are near `row`: those in the graph by a search whose list grows until `list_size` of the
+    /// living are in it, the others, or all where that is cheaper, one by one. Returns how many distances that took.
     pub(super) fn search(
         &self,
         row: &[u8],
         len: u32,
         list_size: usize,
         search: &mut BeamSearch,
+        is_dead: &mut dyn FnMut(u32) -> bool,
         mut found: impl FnMut(Distance, u32),
     ) -> u64 {
         let linked = self.linked().min(len);
-        let scan_from = if linked <= SCANNED || list_size as u64 * 16 >= u64::from(linked) { 0 } else { linked };
-        let mut count = u64::from(len - scan_from);
-        if scan_from > 0 {
+        let scan_from = if linked <= SCANNED || list_size as u64 * SCAN_SHARE >= u64::from(linked) { 0 } else { linked };
+        let mut met: Vec<(Distance, u32)> = Vec::new();
+        let mut count = 0;
+        let scan_from = if scan_from > 0 {
             search.reset(list_size);
-            let mut space = DeltaSpace { delta: self, row, len, found: &mut |distance, slot| found(distance, slot) };
-            go_on_in_ram(&mut space, &[NodeId(0)], search, |_| {});
-            count += search.distance_count;
+            search.keep_spilled();
+            let mut space = DeltaSpace { delta: self, row, len: scan_from, met: &mut met };
+            let mut entries = &[NodeId(0)][..];
+            loop {
+                go_on_in_ram(&mut space, entries, search, |_| {});
+                let living = search.found().filter(|node| !is_dead(node.id.0)).count();
+                let longer = 2 * search.list_size();
+                if living >= list_size {
+                    break;
+                }
+                // So many are dead around here that a scan is no dearer.
+                if longer as u64 * SCAN_SHARE >= u64::from(scan_from) {
+                    met.clear();
+                    break;
+                }
+                search.grow(longer);
+                entries = &[];
+            }
+            count = search.distance_count;
+            if met.is_empty() { 0 } else { scan_from }
+        } else {
+            0
+        };
+        met.into_iter().filter(|&(_, slot)| !is_dead(slot)).for_each(|(distance, slot)| found(distance, slot));
+        for slot in scan_from..len {
+            if !is_dead(slot) {
+                count += 1;
+                found(self.distance(row, slot), slot);
+            }
         }
-        (scan_from..len).for_each(|slot| found(self.distance(row, slot), slot));
         count
     }
 
@@ -157,15 +197,13 @@ impl Delta {
         if slot > 0 {
             search.reset(LINK_LIST_SIZE);
             let mut met = Vec::new();
-            let mut space = DeltaSpace { delta: self, row, len: slot, found: &mut |distance, slot| met.push((distance, slot)) };
+            let mut space = DeltaSpace { delta: self, row, len: slot, met: &mut met };
             go_on_in_ram(&mut space, &[NodeId(0)], search, |_| {});
             met.sort_unstable();
             met.truncate(2 * LINK_LIST_SIZE);
             self.choose(slot, &met, candidates, kept);
             self.set_neighbors(slot, kept);
         }
-        // Searches that begin now may meet it.
-        self.linked.store(slot + 1, Ordering::Release);
         for neighbor in std::mem::take(kept) {
             lists.clear();
             self.neighbors(neighbor.0, lists);
@@ -181,15 +219,16 @@ impl Delta {
             }
             self.set_neighbors(neighbor.0, lists);
         }
+        // Searches that begin now need not scan it: there is a way to it.
+        self.linked.store(slot + 1, Ordering::Release);
     }
 
     /// RobustPrune of those met around `slot`, sorted, into `kept`.
     fn choose(&self, slot: u32, met: &[(Distance, u32)], candidates: &mut Vec<Neighbor<u32>>, kept: &mut Vec<NodeId>) {
-        let (Some((Distance(low), _)), Some((Distance(high), _))) = (met.first(), met.last()) else { return kept.clear() };
-        // Integers in the proportions of the distances: ratios count, but for products, of which the order alone does.
-        let low = if *low < 0.0 { *low } else { 0.0 };
-        let unit = f64::from(1 << 30) / f64::from(high - low).max(f64::MIN_POSITIVE);
-        let whole = |distance: f32| (f64::from(distance - low) * unit) as u32;
+        let Some((Distance(farthest), _)) = met.last() else { return kept.clear() };
+        // Integers in the proportions of the distances, which is what a ratio asks for.
+        let unit = f64::from(1 << 30) / f64::from(farthest.min(f32::MAX)).max(f64::MIN_POSITIVE);
+        let whole = |distance: f32| (f64::from(distance.min(f32::MAX)) * unit) as u32;
         candidates.clear();
         candidates.extend(met.iter().map(|&(distance, id)| Neighbor { distance: whole(distance.0), id: NodeId(id) }));
         let between = |a: NodeId, b: NodeId| whole(self.distance(&self.slot(a.0).row, b.0).0);
@@ -207,17 +246,18 @@ pub(super) struct LinkScratch {
 }
 
 /// The delta's graph below `len`, as a row sees it.
-struct DeltaSpace<'a, F: FnMut(Distance, u32)> {
+struct DeltaSpace<'a> {
     delta: &'a Delta,
     row: &'a [u8],
     len: u32,
-    found: &'a mut F,
+    /// All whose distance was computed.
+    met: &'a mut Vec<(Distance, u32)>,
 }
 
-impl<F: FnMut(Distance, u32)> Space for DeltaSpace<'_, F> {
+impl Space for DeltaSpace<'_> {
     fn distance(&mut self, node: NodeId) -> u32 {
         let distance = self.delta.distance(self.row, node.0);
-        (self.found)(distance, node.0);
+        self.met.push((distance, node.0));
         distance.rank()
     }
 
@@ -252,7 +292,7 @@ mod tests {
     fn a_linked_delta_finds_what_a_scan_finds() {
         let (n, dim) = (12_000u32, 16);
         let rng = CounterRng::new(5);
-        for metric in [Metric::L2, Metric::InnerProduct] {
+        for metric in [Metric::L2, Metric::Manhattan] {
             let delta = Delta::new(DistanceFn::new(metric, ElementType::U8, dim).unwrap(), metric);
             // Around a few centers, so that near means something.
             let coordinate =
@@ -268,7 +308,7 @@ mod tests {
                 let row = delta.slot(q * 113).row.clone();
                 let nearest = |list_size: usize, search: &mut BeamSearch| {
                     let mut found = Vec::new();
-                    delta.search(&row, n, list_size, search, |distance, slot| found.push((distance, slot)));
+                    delta.search(&row, n, list_size, search, &mut |slot| slot % 3 == 1, |distance, slot| found.push((distance, slot)));
                     found.sort_unstable();
                     found.truncate(10);
                     found

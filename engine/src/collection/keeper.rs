@@ -51,9 +51,9 @@ impl Keeper {
     }
 
     /// Waits until nothing is left to do, or the thread has ended.
-    pub(super) fn settle(&self, inner: &Inner) {
+    pub(super) fn settle(&self) {
         let mut told = locked(&self.told);
-        while !(told.idle || told.stop || inner.options.read_only && locked(&self.thread).is_none()) {
+        while !(told.idle || told.stop) {
             told = self.changed.wait(told).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -88,7 +88,20 @@ pub(super) fn start(inner: &Arc<Inner>) -> io::Result<()> {
     Ok(())
 }
 
+/// However the thread ends, nobody waits for it.
+struct Ended<'a>(&'a Weak<Inner>);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        if let Some(inner) = self.0.upgrade() {
+            locked(&inner.keeper.told).idle = true;
+            inner.keeper.changed.notify_all();
+        }
+    }
+}
+
 fn run(of: &Weak<Inner>) {
+    let _ended = Ended(of);
     let mut scratch = LinkScratch::default();
     while let Some(inner) = of.upgrade() {
         if !inner.keeper.wait() {
@@ -96,8 +109,10 @@ fn run(of: &Weak<Inner>) {
         }
         while !inner.keeper.is_stopped() {
             let snapshot = inner.snapshot.load_full();
-            if is_mostly_dead(&snapshot) {
-                start_over(&inner, &snapshot, &mut scratch);
+            if is_mostly_dead(&inner, &snapshot) {
+                if !start_over(&inner, &snapshot, &mut scratch) {
+                    break;
+                }
             } else if !link(&snapshot.delta, snapshot.len, &mut scratch) {
                 break;
             }
@@ -108,19 +123,22 @@ fn run(of: &Weak<Inner>) {
 /// Links a few slots below `len`; false when there is nothing to link.
 fn link(delta: &Delta, len: u32, scratch: &mut LinkScratch) -> bool {
     let linked = delta.linked();
-    if len <= SCANNED || linked >= len {
+    if len <= SCANNED || linked >= len || !delta.has_graph() {
         return false;
     }
     (linked..len.min(linked + AT_ONCE)).for_each(|_| delta.link_next(scratch));
     true
 }
 
-fn is_mostly_dead(snapshot: &Snapshot) -> bool {
-    u64::from(snapshot.len) > 2 * u64::from(SCANNED) && snapshot.delta_dead.len() * 2 > u64::from(snapshot.len)
+/// Half of it is dead, and it is large, by what a scan takes or by the memory that is allowed.
+fn is_mostly_dead(inner: &Inner, snapshot: &Snapshot) -> bool {
+    let large = snapshot.len > 2 * SCANNED || snapshot.delta_bytes > inner.options.delta_bytes / 2;
+    large && snapshot.delta_dead.len() * 2 > u64::from(snapshot.len)
 }
 
-/// Brings what lives of the delta into a new one, linked before anybody sees it, and puts that in its place.
-fn start_over(inner: &Inner, snapshot: &Snapshot, scratch: &mut LinkScratch) {
+/// Brings what lives of the delta into a new one, linked before anybody sees it, and puts that in its place; false when nothing is written any
+/// more.
+fn start_over(inner: &Inner, snapshot: &Snapshot, scratch: &mut LinkScratch) -> bool {
     let fresh = Arc::new(Delta::new(inner.distance, inner.config.metric));
     // Slots of the fresh delta by slots of the old one, as far as they lived when this began.
     let mut places = vec![u32::MAX; snapshot.len as usize];
@@ -132,13 +150,17 @@ fn start_over(inner: &Inner, snapshot: &Snapshot, scratch: &mut LinkScratch) {
     }
     while link(&fresh, len, scratch) {
         if inner.keeper.is_stopped() {
-            return;
+            return false;
         }
     }
     let mut writer = locked(&inner.writer);
-    if !Arc::ptr_eq(&writer.delta, &snapshot.delta) {
-        return;
+    // After a write that failed the writer is ahead of what may be seen.
+    if writer.check(&inner.path).is_err() {
+        return false;
     }
-    writer.move_to(fresh, len, &places);
-    inner.snapshot.store(Arc::new(writer.snapshot()));
+    if Arc::ptr_eq(&writer.delta, &snapshot.delta) {
+        writer.move_to(fresh, len, &places);
+        inner.snapshot.store(Arc::new(writer.snapshot()));
+    }
+    true
 }

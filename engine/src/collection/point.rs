@@ -38,7 +38,11 @@ impl KeyKind {
     pub fn parse(self, text: &str) -> Result<PointKey, CollectionError> {
         let bad = |why: &'static str| CollectionError::BadKey { key: text.chars().take(80).collect(), why };
         match self {
-            KeyKind::Numbers => text.parse().map(PointKey::Number).map_err(|_| bad("keys of this collection are whole numbers below 2^64")),
+            KeyKind::Numbers => {
+                // As a program would print it, so that it comes back as it was.
+                let number = text.parse().ok().filter(|number: &u64| number.to_string() == text);
+                number.map(PointKey::Number).ok_or_else(|| bad("keys of this collection are whole numbers below 2^64"))
+            }
             KeyKind::Strings if text.is_empty() => Err(bad("it is empty")),
             KeyKind::Strings if text.len() > MAX_KEY_BYTES => Err(bad("it is longer than 512 bytes")),
             KeyKind::Strings if text.contains('\0') => Err(bad("it has a zero byte")),

@@ -12,12 +12,47 @@ use super::{
     io, locked, node_of,
     store::{Batch, NO_NODE},
 };
+use super::{CollectionConfig, KeyKind, key_of};
 use crate::{Index, verify::verify};
 use roxanne_core::format::{manifest::Manifest, record::Stored};
 use std::{fs, path::Path, sync::Arc};
 
-/// Points of the old base that must be in the new one.
+/// Points of the old base of which none may be missing in the new one; looking for all would take longer than building did.
 const PROBED: u64 = 1000;
+/// What directories of bases begin with.
+const BASE: &str = "base-";
+
+/// The name of a base's directory.
+pub(super) fn name_of(base: &Index) -> String {
+    format!("{BASE}{:016x}", base.info().generation)
+}
+
+/// Proves that `base`, in a directory `name`, is of the collection's shape.
+pub(super) fn check_base(base: &Index, config: &CollectionConfig, name: &str) -> Result<(), String> {
+    let info = base.info();
+    let kind = if info.string_keys { KeyKind::Strings } else { KeyKind::Numbers };
+    if kind != config.keys {
+        return Err(format!("its keys are {}, the collection's are {}", kind.name(), config.keys.name()));
+    }
+    let its = (info.dim, info.element, info.metric, info.stored, name_of(base));
+    let ours = (config.dim, config.element, config.metric, Stored::Full, name.to_string());
+    if its == ours { Ok(()) } else { Err(format!("the base is {its:?}, the collection asks for {ours:?}")) }
+}
+
+/// Refuses a base that is older than the one it would replace: what came between is no longer known.
+fn check_age(sequence: u64, of_base: u64) -> Result<(), String> {
+    if sequence >= of_base { Ok(()) } else { Err(format!("it holds batch {sequence}, the base holds batch {of_base}")) }
+}
+
+/// Removes bases that are none: what was promoted and replaced, or was moved here and never counted.
+pub(super) fn remove_strays(directory: &Path, name: &str) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let its = entry.file_name();
+        if its.to_string_lossy().starts_with(BASE) && its != *name {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
 
 impl Collection {
     /// Shows every live point of this moment, and gives the batch that it stands after: what a rebuild is made of.
@@ -31,11 +66,7 @@ impl Collection {
                 if snapshot.base_dead.contains(node) {
                     return Ok(());
                 }
-                let key = match base.key_name(key)? {
-                    Some(text) => PointKey::Text(text.into()),
-                    None => PointKey::Number(key.0),
-                };
-                each(key, row)
+                each(key_of(base, key)?, row)
             })?;
         }
         for slot in (0..snapshot.len).filter(|&slot| !snapshot.delta_dead.contains(slot)) {
@@ -59,11 +90,14 @@ impl Collection {
         }
         let rejected = |detail: String| CollectionError::Rejected { path: source.to_path_buf(), detail };
         let manifest = self.judge(source, sequence)?;
-        let name = format!("base-{:016x}", manifest.generation);
+        let name = format!("{BASE}{:016x}", manifest.generation);
         let target = inner.path.join(&name);
-        if fs::symlink_metadata(&target).is_ok() {
+        let is_base = || locked(&inner.writer).base.as_ref().map(name_of).as_ref() == Some(&name);
+        if is_base() {
             return Err(rejected("it is the base already".to_string()));
         }
+        // What a promotion left that was cut off before it counted.
+        let _ = fs::remove_dir_all(&target);
         fs::rename(source, &target).map_err(io(source))?;
         let outcome = fs::File::open(&inner.path).and_then(|directory| directory.sync_all()).map_err(io(&inner.path)).and_then(|()| {
             let base = Index::open_with(&target, &inner.options.base)?;
@@ -103,6 +137,7 @@ impl Collection {
         if sequence > snapshot.sequence {
             return Err(rejected(format!("it is said to hold batch {sequence}, the collection's last is {}", snapshot.sequence)));
         }
+        check_age(sequence, locked(&self.inner().writer).base_sequence).map_err(rejected)?;
         let report = verify(source, &mut |_, _| ()).map_err(|error| rejected(error.to_string()))?;
         if report.unreachable > 0 {
             return Err(rejected(format!("{} of its nodes cannot be reached", report.unreachable)));
@@ -112,17 +147,11 @@ impl Collection {
 
     /// Proves that keys are of the collection's kind, and by a sample that none of the old base is missing.
     fn check_keys(&self, base: &Index) -> Result<(), String> {
-        let (config, snapshot) = (self.config(), self.inner().snapshot.load_full());
-        let kind = if base.info().string_keys { super::KeyKind::Strings } else { super::KeyKind::Numbers };
-        if kind != config.keys {
-            return Err(format!("its keys are {}, the collection's are {}", kind.name(), config.keys.name()));
-        }
+        let snapshot = self.inner().snapshot.load_full();
+        check_base(base, self.config(), &name_of(base))?;
         let Some(old) = &snapshot.base else { return Ok(()) };
         for (key, _) in old.sample(PROBED, snapshot.sequence).map_err(|error| error.to_string())? {
-            let key = match old.key_name(key).map_err(|error| error.to_string())? {
-                Some(text) => PointKey::Text(text.into()),
-                None => PointKey::Number(key.0),
-            };
+            let key = key_of(old, key).map_err(|error| error.to_string())?;
             // Those replaced or deleted since may be missing for that reason.
             let node = snapshot.node_of(&key).map_err(|error| error.to_string())?;
             let lives = node.is_some_and(|node| !snapshot.base_dead.contains(node));
@@ -138,10 +167,12 @@ impl Collection {
         let inner = self.inner();
         let mut writer = locked(&inner.writer);
         writer.check(&inner.path)?;
+        // Another may have been faster.
+        check_age(sequence, writer.base_sequence).map_err(|detail| CollectionError::Rejected { path: base.info().path.clone(), detail })?;
         let mut batch = Batch::default();
         inner.store.put_base(&mut batch, name, sequence);
         let delta = Arc::new(Delta::new(inner.distance, inner.config.metric));
-        let mut next = Writer::new(writer.sequence, Some(base), delta);
+        let mut next = Writer::new(writer.sequence, Some(base), sequence, delta);
         inner.store.each_deleted(|key, deleted_at, _| {
             if deleted_at <= sequence {
                 inner.store.forget_deleted(&mut batch, key);
@@ -159,13 +190,14 @@ impl Collection {
             let slot = writer.delta.slot(slot);
             let key = slot.key.to_bytes();
             let node = node_of(next.base.as_ref(), &slot.key)?.unwrap_or(NO_NODE);
-            let written_at = inner.store.point(&key)?.map_or(u64::MAX, |(sequence, _)| sequence);
+            let written_at = inner.store.written_at(&key)?.unwrap_or(u64::MAX);
             if written_at <= sequence && node != NO_NODE {
                 inner.store.forget_vector(&mut batch, &key);
                 continue;
             }
             inner.store.put_vector(&mut batch, &key, node, &slot.row);
-            next.append_slot(Arc::new(Slot { key: slot.key.clone(), row: slot.row.clone(), node }));
+            let same = slot.node == node;
+            next.append_slot(if same { Arc::clone(slot) } else { Arc::new(Slot { key: slot.key.clone(), row: slot.row.clone(), node }) });
         }
         inner.store.commit(batch).map_err(|error| {
             let detail = error.to_string();

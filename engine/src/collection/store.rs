@@ -38,6 +38,17 @@ pub(super) struct State {
     pub(super) base: Option<(String, u64)>,
 }
 
+/// What the store knows of a key at one moment.
+pub(super) struct View {
+    /// The directory of the base at that moment.
+    pub(super) base: Option<String>,
+    pub(super) payload: Option<String>,
+    /// Of a point that is in no base, or newer than there.
+    pub(super) row: Option<Vec<u8>>,
+    /// Whether it was deleted, and not put since.
+    pub(super) deleted: bool,
+}
+
 /// Changes that take effect together.
 #[derive(Default)]
 pub(super) struct Batch(WriteBatch);
@@ -47,21 +58,31 @@ pub(super) fn is_there(directory: &Path) -> bool {
     directory.join(STORE).join("CURRENT").is_file()
 }
 
-fn options() -> Options {
+/// Memory that the log is replayed from, and so the time that opening takes.
+const LOG_BYTES: u64 = 128 << 20;
+
+fn options(how: &CollectionOptions) -> Options {
     let mut options = Options::default();
-    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-    options.set_max_open_files(OPEN_FILES);
+    // Where every batch was synced a torn tail is what a loss of power leaves, and a hole is damage; else a hole is where the rest was not written.
+    options.set_wal_recovery_mode(match how.durability {
+        Durability::Disk => DBRecoveryMode::TolerateCorruptedTailRecords,
+        Durability::Os => DBRecoveryMode::PointInTime,
+    });
+    options.set_max_total_wal_size(LOG_BYTES);
+    // One that writes beside a reader removes files that the reader has not opened.
+    options.set_max_open_files(if how.read_only { -1 } else { OPEN_FILES });
     options.set_keep_log_file_num(4);
     options
 }
 
 impl Store {
     pub(super) fn create(directory: &Path, config: &CollectionConfig) -> Result<(), CollectionError> {
-        let mut options = options();
+        let how = CollectionOptions::default();
+        let mut options = options(&how);
         options.create_if_missing(true);
         options.set_error_if_exists(true);
         options.create_missing_column_families(true);
-        let store = Store::open_with(directory, &options, &CollectionOptions::default())?;
+        let store = Store::open_with(directory, &options, &how)?;
         let mut batch = Batch::default();
         batch.0.put_cf(store.family(META), "config", config.to_text());
         batch.0.put_cf(store.family(META), "sequence", 0u64.to_le_bytes());
@@ -69,7 +90,7 @@ impl Store {
     }
 
     pub(super) fn open(directory: &Path, how: &CollectionOptions) -> Result<(Store, CollectionConfig, State), CollectionError> {
-        let store = Store::open_with(directory, &options(), how)?;
+        let store = Store::open_with(directory, &options(how), how)?;
         let text = store.meta("config")?.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
         let Some(config) = CollectionConfig::from_text(&text) else {
             let detail = format!("it begins \"{}\"; this version knows \"roxanne-collection 1\"", text.lines().next().unwrap_or_default());
@@ -167,19 +188,30 @@ impl Store {
         batch.0.put_cf(self.family(VECTORS), key, [&node.to_le_bytes(), row].concat());
     }
 
-    /// When a point was written, and its payload.
-    pub(super) fn point(&self, key: &[u8]) -> Result<Option<(u64, String)>, CollectionError> {
-        let Some(value) = self.db.get_cf(self.family(POINTS), key).map_err(|error| self.failed(&error))? else { return Ok(None) };
+    /// When a point was written.
+    pub(super) fn written_at(&self, key: &[u8]) -> Result<Option<u64>, CollectionError> {
+        let value = self.db.get_cf(self.family(POINTS), key).map_err(|error| self.failed(&error))?;
+        value.map(|value| Ok(self.parse_point(key, &value)?.0)).transpose()
+    }
+
+    fn parse_point(&self, key: &[u8], value: &[u8]) -> Result<(u64, String), CollectionError> {
         let parsed = value
             .split_first_chunk::<8>()
             .and_then(|(sequence, payload)| Some((u64::from_le_bytes(*sequence), String::from_utf8(payload.to_vec()).ok()?)));
-        parsed.map(Some).ok_or_else(|| self.damaged(format!("the point of key {key:?} is {} bytes", value.len())))
+        parsed.ok_or_else(|| self.damaged(format!("the point of key {key:?} is {} bytes", value.len())))
     }
 
-    /// The row of a point that is in no base, or newer than there.
-    pub(super) fn row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, CollectionError> {
-        let value = self.db.get_cf(self.family(VECTORS), key).map_err(|error| self.failed(&error))?;
-        Ok(value.map(|value| value.get(4..).unwrap_or_default().to_vec()))
+    /// All of a key, as of one moment.
+    pub(super) fn view(&self, key: &[u8]) -> Result<View, CollectionError> {
+        let snapshot = self.db.snapshot();
+        let read = |family: &str, key: &[u8]| snapshot.get_cf(self.family(family), key).map_err(|error| self.failed(&error));
+        let base = read(META, b"base")?.and_then(|bytes| Some(String::from_utf8(bytes).ok()?.split_once(' ')?.0.to_string()));
+        let payload = match read(POINTS, key)? {
+            None => None,
+            Some(value) => Some(self.parse_point(key, &value)?.1),
+        };
+        let row = read(VECTORS, key)?.map(|value| value.get(4..).unwrap_or_default().to_vec());
+        Ok(View { base, payload, row, deleted: read(DELETED, key)?.is_some() })
     }
 
     /// The vectors that are in no base, by key, each with the node that it replaces.

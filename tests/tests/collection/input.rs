@@ -30,8 +30,8 @@ fn what_cannot_be_taken_is_named_and_changes_nothing() {
     }
     assert!(collection.get(&PointKey::Number(2)).unwrap().is_none());
     // Nothing to do is nothing wrong.
-    assert_eq!(collection.write(vec![delete(77)]).unwrap().deleted, 0);
     assert_eq!(collection.write(vec![]).unwrap().sequence, 1);
+    assert_eq!(collection.write(vec![delete(77)]).unwrap().deleted, 0);
 }
 
 #[test]
@@ -58,6 +58,8 @@ fn keys_are_what_they_are_said_to_be() {
     for (kind, text) in [
         (KeyKind::Numbers, ""),
         (KeyKind::Numbers, "-1"),
+        (KeyKind::Numbers, "+7"),
+        (KeyKind::Numbers, "007"),
         (KeyKind::Numbers, "18446744073709551616"),
         (KeyKind::Strings, ""),
         (KeyKind::Strings, "a\0b"),

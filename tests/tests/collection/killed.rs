@@ -11,7 +11,7 @@ const PATH: &str = "ROXANNE_KILLED_COLLECTION";
 /// Keys of one batch: each holds the number of the batch that wrote it last.
 const KEYS: u64 = 5;
 
-/// Not a test of its own: the process that is killed. Batch i writes i to all keys of its group, and deletes those of the group before.
+/// Not a test of its own: the process that is killed. Batch i writes i to all keys of its group, and deletes those of the group after it, which is the oldest.
 #[test]
 fn child() {
     let Ok(path) = std::env::var(PATH) else { return };
@@ -20,7 +20,7 @@ fn child() {
     for batch in first.. {
         let group = |batch: u64| (0..KEYS).map(move |key| batch % 3 * KEYS + key);
         let mut changes: Vec<Change> = group(batch).map(|key| upsert(key, &[batch as f32])).collect();
-        changes.extend(group(batch + 2).map(delete));
+        changes.extend(group(batch + 1).map(delete));
         let written = collection.write(changes).unwrap();
         assert_eq!(written.sequence, batch);
         println!("ack {batch}");

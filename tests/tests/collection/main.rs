@@ -1,5 +1,7 @@
 //! A collection under every way of writing to it: against a model, against bad input, from many threads, killed, and over a base.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
 mod input;
 mod killed;
 mod model;
@@ -41,9 +43,15 @@ fn vector(rng: CounterRng, i: u64, dim: usize) -> Vec<f32> {
     (0..dim as u64).map(|d| (rng.below(i % 53 * 131 + d, 120) + rng.below(1 << 40 | i << 10 | d, 40)) as f32).collect()
 }
 
-/// Opens again what was closed, once the store has let go of it.
+/// Opens again what was closed. A process that another test starts may hold the lock for the moment between its making and its program.
 fn reopen(path: &Path, options: &CollectionOptions) -> Collection {
-    Collection::open(path, options).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    for _ in 0..500 {
+        match Collection::open(path, options) {
+            Err(CollectionError::Locked { .. }) => std::thread::sleep(std::time::Duration::from_millis(10)),
+            opened => return opened.unwrap_or_else(|error| panic!("{}: {error}", path.display())),
+        }
+    }
+    panic!("{}: locked for five seconds", path.display())
 }
 
 /// The error of a write that must fail.

@@ -123,11 +123,29 @@ fn an_index_that_does_not_fit_is_refused_and_stays_where_it_is() {
     }
     assert!(other.exists() && good.exists());
     collection.promote(&good, sequence).unwrap();
-    // One that lacks what the base has.
+    // What was deleted and put again while one was built that does not hold it is not lost.
     let less = directory.path().join("less.rx");
     collection.write((0..300).map(delete).collect()).unwrap();
     let sequence = rebuild(&collection, &less);
     collection.write((0..300).map(|key| upsert(key, &vector(rng, key, DIM))).collect()).unwrap();
+    // One of another collection lacks what this base has; one of before the base does not know what came between.
+    let strange = numbers(&directory.path().join("d"), DIM);
+    strange.write((1000..1100).map(|key| upsert(key, &vector(rng, key, DIM))).collect()).unwrap();
+    let foreign = directory.path().join("foreign.rx");
+    rebuild(&strange, &foreign);
+    for (index, sequence, said) in [(&foreign, sequence, "lacks key"), (&less, 0, "the base holds batch 1")] {
+        let error = collection.promote(index, sequence).unwrap_err().to_string();
+        assert!(error.contains(said) && index.exists(), "{error:?} instead of {said:?}");
+    }
     collection.promote(&less, sequence).unwrap();
     assert_eq!(collection.count(), 600);
+    // A key that was not there when it was deleted stays away although a base that was begun before brings it.
+    let late = directory.path().join("late.rx");
+    let sequence = collection.stats().sequence;
+    let mirror = numbers(&directory.path().join("e"), DIM);
+    mirror.write((0..=600).map(|key| upsert(key, &vector(rng, key, DIM))).collect()).unwrap();
+    rebuild(&mirror, &late);
+    collection.write(vec![delete(600)]).unwrap();
+    collection.promote(&late, sequence).unwrap();
+    assert!(!collection.contains(&PointKey::Number(600)).unwrap() && collection.count() == 600);
 }

@@ -16,7 +16,15 @@ fn a_search_sees_a_batch_wholly_or_not_at_all() {
     let rng = CounterRng::new(3);
     let others =
         |from: u64| (from..from + 500).map(|i| upsert(1000 + i, &[5000.0 + i as f32, rng.below(i, 100) as f32, 0.0, 0.0])).collect();
-    (0..12).for_each(|batch| drop(collection.write(others(batch * 500)).unwrap()));
+    for batch in 0..12 {
+        collection.write(others(batch * 500)).unwrap();
+    }
+    let keys = |found: &roxanne_engine::collection::Found| {
+        let mut keys: Vec<_> = found.hits.iter().map(|hit| hit.key.clone()).collect();
+        keys.sort_unstable();
+        keys
+    };
+    let expected: Vec<PointKey> = (0..KEYS).map(PointKey::Number).collect();
     let all = |value: f32| (0..KEYS).map(|key| upsert(key, &[value; 4])).collect::<Vec<_>>();
     collection.write(all(0.0)).unwrap();
     let (stop, acked) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -28,6 +36,7 @@ fn a_search_sees_a_batch_wholly_or_not_at_all() {
                     while !stop.load(Ordering::Relaxed) {
                         let before = acked.load(Ordering::SeqCst);
                         let found = collection.search(&[0.0; 4], &SearchParams { k: KEYS as usize, ..SearchParams::default() }).unwrap();
+                        assert_eq!(keys(&found), expected);
                         let values: Vec<f32> = found.hits.iter().map(|hit| (hit.distance / 4.0).sqrt()).collect();
                         assert!(values.len() == KEYS as usize && values.iter().all(|v| *v == values[0]), "a torn batch: {values:?}");
                         assert!(values[0] as u64 >= before, "an older one than was answered: {} < {before}", values[0]);
@@ -44,7 +53,10 @@ fn a_search_sees_a_batch_wholly_or_not_at_all() {
         stop.store(true, Ordering::Relaxed);
         assert!(readers.into_iter().all(|reader| reader.join().unwrap() > 0));
     });
+    // Among thousands of their dead, which are nearer than all that live.
     collection.settle();
+    let found = collection.search(&[0.0; 4], &SearchParams { k: KEYS as usize, ..SearchParams::default() }).unwrap();
+    assert_eq!(keys(&found), expected);
     let stats = collection.stats();
     assert_eq!((stats.points, stats.delta_points - stats.delta_dead), (6008, 6008));
 }
@@ -76,7 +88,7 @@ fn what_is_mostly_dead_starts_over_and_finds_the_same() {
     let directory = tempfile::tempdir().unwrap();
     let collection = numbers(&directory.path().join("c"), 8);
     let rng = CounterRng::new(9);
-    let (n, rounds) = (6000, 4);
+    let (n, rounds) = (9000, 4);
     for round in 0..rounds {
         for from in (0..n).step_by(500) {
             collection.write((from..from + 500).map(|key| upsert(key, &vector(rng, round * n + key, 8))).collect()).unwrap();

@@ -1,0 +1,74 @@
+//! A collection through the command line: made, filled, asked, emptied, merged into a base, and opened elsewhere.
+
+use crate::shell::{Place, SIFT_BASE, SIFT_QUERIES, roxanne};
+use std::fs;
+
+#[test]
+fn a_collection_is_filled_searched_merged_and_carried_away() {
+    let place = Place::new();
+    let c = place.at("c");
+    roxanne(&["create", &c, "--dim", "128", "--element", "u8"]).well();
+    roxanne(&["create", &c, "--dim", "128"]).failed(3, &["exists already"]);
+    let put = roxanne(&["insert", &c, SIFT_BASE, "--limit", "3000", "--json"]).well().json();
+    assert_eq!((put["put"].as_u64(), put["points"].as_u64(), put["sequence"].as_u64()), (Some(3000), Some(3000), Some(3)));
+    roxanne(&["insert", &c, SIFT_BASE, "--limit", "10", "--new"]).failed(3, &["batch from row 0", "key 0 is there already"]);
+
+    // The same nearest, exactly, from memory and from a base.
+    let ask = |how: &[&str]| roxanne(&[&["search", &c, "-q", SIFT_QUERIES, "--limit", "20", "-k", "5"], how].concat()).well().stdout;
+    let exact = ask(&["--exact"]);
+    assert_eq!(exact.lines().count(), 100);
+    assert_eq!(ask(&[]), exact, "three thousand are scanned");
+    let deleted = roxanne(&["delete", &c, "17", "18", "5000", "--json"]).well().json();
+    assert_eq!((deleted["deleted"].as_u64(), deleted["points"].as_u64()), (Some(2), Some(2998)));
+    let exact = ask(&["--exact"]);
+    let merged = roxanne(&["merge", &c, "--progress", "plain"]).well().stdout;
+    assert!(merged.contains("2,998 points"), "{merged}");
+    assert!(roxanne(&["merge", &c]).well().stdout.contains("nothing to merge"));
+    let info = roxanne(&["info", &c, "--json"]).well().json();
+    assert_eq!((info["base_points"].as_u64(), info["delta_points"].as_u64()), (Some(2998), Some(0)));
+    assert_eq!(ask(&["--exact"]), exact);
+    let lines = |text: &str| text.lines().map(String::from).collect::<Vec<_>>();
+    let found = lines(&ask(&["--list-size", "128"])).into_iter().filter(|line| exact.contains(line.as_str())).count();
+    assert!(found >= 98, "{found} of 100");
+    roxanne(&["get", &c, "17"]).failed(3, &["holds no key 17"]);
+    roxanne(&["insert", &c, SIFT_BASE, "--limit", "18"]).well();
+    assert_eq!(roxanne(&["get", &c, "17"]).well().json()["key"].as_u64(), Some(17));
+    assert!(roxanne(&["info", &c]).well().stdout.contains("2,999 x 128 u8, l2"));
+
+    // A closed collection is its directory.
+    let elsewhere = place.at("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let copied = std::process::Command::new("cp").args(["-r", &c, &elsewhere]).status().unwrap();
+    assert!(copied.success());
+    let there = format!("{elsewhere}/c");
+    assert_eq!(roxanne(&["search", &there, "--key", "17", "-k", "1"]).well().stdout, "0\t1\t17\t0\n");
+    roxanne(&["delete", &there, "17"]).well();
+    assert!(roxanne(&["get", &c, "17"]).well().stdout.contains("\"key\":17"));
+}
+
+#[test]
+fn strings_and_payloads_come_back_as_they_went() {
+    let place = Place::new();
+    let c = place.at("c");
+    roxanne(&["create", &c, "-d", "2", "-m", "cos", "--keys", "strings"]).well();
+    let rows = place.write(
+        "rows.fbin",
+        [&3u32.to_le_bytes()[..], &2u32.to_le_bytes(), &[1f32, 0.0, 0.0, 1.0, 1.0, 1.0].map(f32::to_le_bytes).concat()].concat(),
+    );
+    let keys = place.write("keys.txt", "a\nb c\nd\n");
+    let payload = place.write("payload.jsonl", "{\"n\": 1}\n\n{\"text\": \"drei\"}\n");
+    roxanne(&["insert", &c, &rows]).failed(2, &["--keys"]);
+    roxanne(&["insert", &c, &rows, "--keys", &keys, "--payload", &payload]).well();
+    let got = roxanne(&["get", &c, "d"]).well().json();
+    assert_eq!((got["payload"]["text"].as_str(), got["vector"][1].as_f64()), (Some("drei"), Some(1.0)));
+    assert!(roxanne(&["get", &c, "b c"]).well().json()["payload"].is_null());
+    let found = roxanne(&["search", &c, "-q", "v=0,2", "-k", "2"]).well().stdout;
+    assert!(found.starts_with("0\t1\tb c\t0\n0\t2\td\t"), "{found}");
+    roxanne(&["search", &c, "-q", "v=0,2,3"]).failed(3, &["query 0", "3 coordinates where the collection has 2"]);
+    roxanne(&["search", &c, "-q", "v=0,2", "--radius", "1"]).failed(2, &["--radius", "index"]);
+    roxanne(&["merge", &c]).well();
+    assert_eq!(roxanne(&["get", &c, "d"]).well().json()["payload"]["text"].as_str(), Some("drei"));
+    assert_eq!(roxanne(&["search", &c, "-q", "v=0,2", "-k", "2"]).well().stdout, found);
+    roxanne(&["merge", &c, "--vectors", "sq8"]).failed(2, &["full"]);
+    roxanne(&["get", &place.at("none"), "d"]).failed(3, &["no such directory"]);
+}
