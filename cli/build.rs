@@ -1,5 +1,8 @@
-//! Names the commit for `bench-gpu`, and finds the unwinder that `main.rs` links into the binary, so that `ldd` shows the C library's own
-//! parts and nothing else.
+//! Names the commit for `bench-gpu`, and finds what goes into the binary so that `ldd` shows the C library's own parts and nothing else: the
+//! unwinder that `main.rs` links, and the C++ library that RocksDB asks for.
+//!
+//! The linker takes the first of a name that it meets, and where these archives are shared ones of the same names are too: so it is shown a
+//! directory with the archives alone.
 //!
 //! Rust's standard library asks for `libgcc_s.so`, but only where the unwinder's symbols are not there yet (`--as-needed`); they are,
 //! when the whole of the compiler's own `libgcc_eh.a` came first. Where there is no such archive nothing changes.
@@ -14,13 +17,26 @@ fn main() {
     if !(is("CARGO_CFG_TARGET_OS", "linux") && is("CARGO_CFG_TARGET_ENV", "gnu")) || std::env::var("HOST") != std::env::var("TARGET") {
         return;
     }
-    let Ok(output) = Command::new("cc").arg("-print-file-name=libgcc_eh.a").output() else { return };
-    let archive = String::from_utf8_lossy(&output.stdout).trim().to_string();
-    // Where it is not found the compiler prints the bare name.
-    if let Some(directory) = Path::new(&archive).parent().filter(|d| d.is_absolute()) {
-        println!("cargo::rustc-link-search=native={}", directory.display());
+    let Some(directory) = std::env::var_os("OUT_DIR").map(|out| Path::new(&out).join("archives")) else { return };
+    if std::fs::create_dir_all(&directory).is_err() {
+        return;
+    }
+    println!("cargo::rustc-link-search=native={}", directory.display());
+    if link(&directory, "libgcc_eh.a") {
         println!("cargo::rustc-cfg=own_unwinder");
     }
+    link(&directory, "libstdc++.a");
+}
+
+/// Makes the compiler's own archive `name` found in `directory`; false where there is none.
+fn link(directory: &Path, name: &str) -> bool {
+    let Ok(output) = Command::new("cc").arg(format!("-print-file-name={name}")).output() else { return false };
+    let archive = String::from_utf8_lossy(&output.stdout).trim().to_string();
+    let here = directory.join(name);
+    // It is there from an earlier run, perhaps of another compiler.
+    let _ = std::fs::remove_file(&here);
+    // Where it is not found the compiler prints the bare name.
+    Path::new(&archive).is_absolute() && std::os::unix::fs::symlink(&archive, &here).is_ok()
 }
 
 /// The commit of the checkout, and whether it was changed since; `unknown` outside of one.

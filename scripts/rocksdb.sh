@@ -39,8 +39,6 @@ flags=(-std=c++20 -O2 -fPIC -ffunction-sections -fdata-sections -w -include cstd
 printf '%s\n' "$work"/*.cc | xargs -P "$(nproc)" -I{} "$cxx" "${flags[@]}" -c {} -o {}.o
 ar crs "$work/librocksdb.a" "$work"/*.o
 rm "$work"/*.cc "$work"/*.o
-# Found before the shared one, so that the binary needs nothing but the C library.
-ln -s "$("$cxx" -print-file-name=libstdc++.a)" "$work/libstdc++.a"
 echo "$stamp" >"$work/stamp"
 rm -rf "$to"
 mv "$work" "$to"

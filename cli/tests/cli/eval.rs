@@ -64,7 +64,7 @@ fn threads_and_table_change_no_recall() {
     assert_eq!((recall(&one, 0), recall(&many, 0)), (1.0, 1.0), "a list of all nodes finds all");
     assert_eq!(one["points"][0]["reads"], many["points"][0]["reads"]);
     let table = roxanne(&args).well().stdout;
-    assert!(table.trim_start().starts_with("list_size"), "{table}");
+    assert!(table.trim_start().starts_with("effort"), "{table}");
     assert!(table.lines().count() == 2 && table.contains("1.0000"), "{table}");
 }
 

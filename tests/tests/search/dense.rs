@@ -32,7 +32,7 @@ fn sq8_records_find_what_whole_ones_find_in_fewer_reads() {
         for query in queries.iter().take(10) {
             let [a, b] = [&full, &dense].map(|index| index.exact(&[query], 10, None).unwrap().remove(0).hits);
             for (a, b) in a.iter().zip(&b) {
-                assert!((a.distance - b.distance).abs() <= 0.02 * a.distance.abs().max(0.1), "{metric}: {a:?} {b:?}");
+                assert!((a.distance - b.distance).abs() <= 0.05 * a.distance.abs().max(0.1), "{metric}: {a:?} {b:?}");
             }
             let params = SearchParams { k: 10, list_size: 4000, ..SearchParams::DEFAULT };
             assert_eq!(dense.search(query, &params).unwrap().hits, b, "{metric}");
