@@ -41,6 +41,8 @@ pub struct StageWork {
     pub merge_seconds: f64,
     /// Seconds in prune.
     pub prune_seconds: f64,
+    /// Seconds in training the codebook, which hang on the sample and not on n; 0 where shards share one that was trained before.
+    pub train_seconds: f64,
     /// Edges that the fix-up added.
     pub fixed_edges: u64,
 }

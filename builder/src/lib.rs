@@ -474,7 +474,9 @@ impl Builder {
         let (order, trained) = rayon::join(
             || shuffle::page_order(&graph, layout.per_page, watch),
             || -> Result<_, BuildError> {
+                let begun = Instant::now();
                 let (codebook, training) = codebook::train(&codes, &codec, self.metric, plan.code_bytes, self.params.seed)?;
+                let train_seconds = begun.elapsed().as_secs_f64();
                 let mut pq = Vec::with_capacity(n * plan.code_bytes);
                 let rows = backend.load(&codes)?;
                 for first in (0..n).step_by(ENCODE_AT_ONCE) {
@@ -482,10 +484,11 @@ impl Builder {
                     watch.advance(range.len() as u64)?;
                     pq.extend(backend.encode(&rows, &codec, &codebook, range)?);
                 }
-                Ok((codebook, training, pq))
+                Ok((codebook, training, pq, train_seconds))
             },
         );
-        let (order, (codebook, training, pq)) = (order?, trained?);
+        let (order, (codebook, training, pq, train_seconds)) = (order?, trained?);
+        report.work.train_seconds = train_seconds;
         report.rotated = codebook.is_rotated();
         report.pq_quality = training.candidates.iter().find(|c| c.turn == training.chosen).and_then(|c| c.quality);
         let mut new_of = identity;

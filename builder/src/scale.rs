@@ -3,7 +3,7 @@
 //! Work follows from the plan: vectors read, pairs compared, members merged and pruned, bytes moved. What a unit costs comes from a small
 //! build of a sample of the same input on the same device, and from a file written to and read from the same disk ([`probe`]). One thing
 //! grows with n that no small build shows: rows that lie anywhere in memory cost more the larger it is, [`GROWTH`] a doubling. That figure is
-//! assumed, and no large build has been held against it yet (docs/SCALE.md). Disk and computing are added up, since a build does one after the other.
+//! assumed; docs/SCALE.md holds builds of one and of ten million against it. Disk and computing are added up, since a build does one after the other.
 
 pub mod probe;
 
@@ -25,9 +25,10 @@ pub struct Rates {
     pub vectors: u64,
     /// A vector read, checked and encoded.
     pub read: f64,
-    /// A row against a leader.
-    pub assign_pair: f64,
-    /// Pairs that were compared for each that a partition into clusters of even size would compare.
+    /// A row brought before the leaders of one cluster, beside the pairs, which cost what those of a leaf do.
+    pub assign_visit: f64,
+    /// Pairs that were compared for each that a partition into clusters of even size would compare. The surplus shrinks with the root of n: large
+    /// sets have more levels whose sizes are drawn from many.
     pub unevenness: f64,
     /// A row against another of its leaf, and how many such pairs a vector has.
     pub leaf_pair: f64,
@@ -37,6 +38,8 @@ pub struct Rates {
     pub merge: f64,
     /// A vector's candidates pruned.
     pub prune: f64,
+    /// Training the codebook, once.
+    pub train: f64,
     /// A vector put in its order on disk and encoded.
     pub order: f64,
     /// A vector's place on a page, its key, its share of the navigation graph, and whatever else a build does once a vector.
@@ -62,18 +65,19 @@ pub struct Forecast {
     pub bytes_written: u64,
 }
 
-/// Pairs of row and leader for each of `n` rows, were all clusters of one size.
-fn even_pairs(n: f64, params: &PartitionParams) -> f64 {
-    let (mut size, mut copies, mut pairs, mut level) = (n, 1.0, 0.0, 0);
+/// Pairs of row and leader for each of `n` rows, and clusters that it is brought before, were all clusters of one size.
+fn even_pairs(n: f64, params: &PartitionParams) -> (f64, f64) {
+    let (mut size, mut copies, mut pairs, mut visits, mut level) = (n, 1.0, 0.0, 0.0, 0);
     while size > params.leaf_max as f64 && level < 16 {
         let fanout = params.fanout[level.min(params.fanout.len() - 1)] as f64;
         let leaders = (size / params.leader_share as f64).max(2.0 * fanout).min(params.leaders_max as f64);
         pairs += copies * leaders;
+        visits += copies;
         copies *= fanout;
         size *= fanout / leaders;
         level += 1;
     }
-    pairs
+    (pairs, visits)
 }
 
 impl Rates {
@@ -83,16 +87,19 @@ impl Rates {
         let phase = |name: &str| report.phases.iter().filter(|phase| phase.name == name).map(|phase| phase.seconds).sum::<f64>();
         let work = &report.work;
         let (assign, leaf) = (work.assign_pairs.max(1) as f64, work.leaf_pairs.max(1) as f64);
+        let (pairs, visits) = even_pairs(n, params);
+        let leaf_pair = work.leaf_seconds / leaf;
         Rates {
             vectors: report.n,
             read: phase("read") / n,
-            assign_pair: work.assign_seconds / assign,
-            unevenness: assign / (n * even_pairs(n, params)).max(1.0),
-            leaf_pair: work.leaf_seconds / leaf,
+            assign_visit: (work.assign_seconds - assign * leaf_pair).max(0.0) / (n * visits).max(1.0),
+            unevenness: assign / (n * pairs).max(1.0),
+            leaf_pair,
             leaf_pairs: leaf / n,
             merge: work.merge_seconds / n,
             prune: work.prune_seconds / n,
-            order: phase("order and codes") / n,
+            train: work.train_seconds,
+            order: (phase("order and codes") - work.train_seconds).max(0.0) / n,
             write: (phase("reach") + phase("navigation") + phase("pages") + phase("codes and keys")) / n,
             byte_written: 1.0 / written,
             byte_read: 1.0 / read,
@@ -109,7 +116,8 @@ impl Rates {
         let (n, shards) = (plan.n as f64, plan.shards as f64);
         let members = if plan.shards > 1 { MEMBERSHIPS * n } else { n };
         let grown = self.grown(members / shards);
-        let assigned = members * even_pairs(members / shards, params) * self.unevenness;
+        let (pairs, visits) = even_pairs(members / shards, params);
+        let surplus = (self.unevenness - 1.0) * (self.vectors as f64 / (members / shards)).sqrt().min(1.0);
         let routed = if plan.shards > 1 { n * (LEADERS_EACH * plan.shards).clamp(256, 4096) as f64 } else { 0.0 };
         let input = if from_file { plan.n * plan.element.row_bytes(plan.dim) as u64 } else { 0 };
         // What shards leave for each other is written once and read once.
@@ -117,11 +125,12 @@ impl Rates {
         let (bytes_read, bytes_written) = (input + between, plan.index_bytes + between);
         let stages = vec![
             ("read", n * self.read + input as f64 * self.byte_read),
-            ("route", routed * self.assign_pair),
-            ("assign", assigned * self.assign_pair * grown),
+            ("route", routed * self.leaf_pair),
+            ("assign", members * (pairs * (1.0 + surplus) * self.leaf_pair + visits * self.assign_visit * grown)),
             ("leaf", members * self.leaf_pairs * self.leaf_pair * grown),
             ("merge", members * self.merge * grown),
             ("prune", members * self.prune * grown),
+            ("train", self.train),
             ("order and codes", members * self.order * grown),
             ("pages", n * self.write * grown + plan.index_bytes as f64 * self.byte_written),
             ("between shards", between as f64 * (self.byte_read + self.byte_written)),
@@ -147,12 +156,13 @@ mod tests {
     const RATES: Rates = Rates {
         vectors: 1 << 20,
         read: 1.0,
-        assign_pair: 0.001,
+        assign_visit: 0.001,
         unevenness: 1.0,
         leaf_pair: 0.001,
         leaf_pairs: 4000.0,
         merge: 1.0,
         prune: 1.0,
+        train: 1.0,
         order: 1.0,
         write: 1.0,
         byte_written: 0.0,
@@ -167,10 +177,10 @@ mod tests {
     fn even_clusters_are_counted_by_hand() {
         let params = PartitionParams::default();
         // 1,000 leaders; ten clusters of 10,000 with 100 each; thirty of 300 with 3 each; then leaves.
-        assert_eq!(even_pairs(1e6, &params), 1000.0 + 10.0 * 100.0 + 30.0 * 3.0);
-        assert_eq!(even_pairs(256.0, &params), 0.0);
+        assert_eq!(even_pairs(1e6, &params), (1000.0 + 10.0 * 100.0 + 30.0 * 3.0, 1.0 + 10.0 + 30.0));
+        assert_eq!(even_pairs(256.0, &params), (0.0, 0.0));
         // The most leaders at two levels.
-        assert_eq!(even_pairs(1e8, &params), 1000.0 + 10.0 * 1000.0 + 30.0 * 30.0);
+        assert_eq!(even_pairs(1e8, &params).0, 1000.0 + 10.0 * 1000.0 + 30.0 * 30.0);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::{fs, path::Path};
 /// Seconds a unit, by the names that [`read`] asks for.
 pub(crate) fn to_json(rates: &Rates) -> Value {
     json!({
-        "vectors": rates.vectors, "read": rates.read, "assign_pair": rates.assign_pair, "unevenness": rates.unevenness,
-        "leaf_pair": rates.leaf_pair, "leaf_pairs": rates.leaf_pairs, "merge": rates.merge, "prune": rates.prune, "order": rates.order,
+        "vectors": rates.vectors, "read": rates.read, "assign_visit": rates.assign_visit, "unevenness": rates.unevenness,
+        "leaf_pair": rates.leaf_pair, "leaf_pairs": rates.leaf_pairs, "merge": rates.merge, "prune": rates.prune, "train": rates.train, "order": rates.order,
         "write": rates.write, "byte_written": rates.byte_written, "byte_read": rates.byte_read,
     })
 }
@@ -30,12 +30,13 @@ pub(crate) fn read(path: &Path) -> Result<Rates, Failure> {
     Ok(Rates {
         vectors: rates["vectors"].as_u64().filter(|&n| n > 0).ok_or_else(|| wrong("no count \"vectors\""))?,
         read: number("read")?,
-        assign_pair: number("assign_pair")?,
+        assign_visit: number("assign_visit")?,
         unevenness: number("unevenness")?,
         leaf_pair: number("leaf_pair")?,
         leaf_pairs: number("leaf_pairs")?,
         merge: number("merge")?,
         prune: number("prune")?,
+        train: number("train")?,
         order: number("order")?,
         write: number("write")?,
         byte_written: number("byte_written")?,
@@ -51,8 +52,8 @@ mod tests {
     fn rates_come_back_as_they_were_and_others_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rates.json");
-        let numbers = "\"read\": 1e-7, \"assign_pair\": 1e-9, \"unevenness\": 1.2, \"leaf_pair\": 8e-10, \"leaf_pairs\": 4800, \
-                       \"merge\": 2e-6, \"prune\": 3e-6, \"order\": 0, \"write\": 1e-6, \"byte_written\": 1e-9, \"byte_read\": 5e-10";
+        let numbers = "\"read\": 1e-7, \"assign_visit\": 1e-9, \"unevenness\": 1.2, \"leaf_pair\": 8e-10, \"leaf_pairs\": 4800, \
+                       \"merge\": 2e-6, \"prune\": 3e-6, \"train\": 2, \"order\": 0, \"write\": 1e-6, \"byte_written\": 1e-9, \"byte_read\": 5e-10";
         fs::write(&path, format!("{{\"n\": 5, \"rates\": {{\"vectors\": 200000, {numbers}}}}}")).unwrap();
         let rates = read(&path).unwrap();
         assert_eq!((rates.vectors, rates.leaf_pairs, rates.byte_read), (200_000, 4800.0, 5e-10));

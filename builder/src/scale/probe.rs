@@ -126,8 +126,8 @@ mod tests {
             observer: Arc::new(Silent),
         };
         let rates = probe.rates(Dataset::open("synth:n=3000,dim=16,clusters=8").unwrap()).unwrap();
-        let Rates { read, assign_pair, leaf_pair, leaf_pairs, merge, prune, order, write, byte_written, byte_read, .. } = rates;
-        for rate in [read, assign_pair, leaf_pair, leaf_pairs, merge, prune, order, write, byte_written, byte_read, rates.unevenness] {
+        let Rates { read, train, leaf_pair, leaf_pairs, merge, prune, order, write, byte_written, byte_read, .. } = rates;
+        for rate in [read, train, leaf_pair, leaf_pairs, merge, prune, order, write, byte_written, byte_read, rates.unevenness] {
             assert!(rate > 0.0 && rate.is_finite(), "{rates:?}");
         }
         assert_eq!((rates.vectors, std::fs::read_dir(dir.path()).unwrap().count()), (3000, 0));
