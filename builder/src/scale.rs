@@ -12,6 +12,9 @@ use crate::{Plan, Report, partition::PartitionParams};
 /// What a stage that touches rows anywhere in memory costs more when there are twice as many: assumed.
 pub const GROWTH: f64 = 0.06;
 
+/// A row against a leader, of a row against another of its leaf: nobody keeps lists for leaders. From the build of ten million in docs/SCALE.md.
+const LEADER_PAIR: f64 = 0.72;
+
 /// Members that a vector has in a build of shards: itself and, but for those deep inside a shard, a ghost.
 const MEMBERSHIPS: f64 = 1.9;
 
@@ -25,7 +28,7 @@ pub struct Rates {
     pub vectors: u64,
     /// A vector read, checked and encoded.
     pub read: f64,
-    /// A row brought before the leaders of one cluster, beside the pairs, which cost what those of a leaf do.
+    /// A row brought before the leaders of one cluster, beside the pairs, which cost a part ([`LEADER_PAIR`]) of what those of a leaf do.
     pub assign_visit: f64,
     /// Pairs that were compared for each that a partition into clusters of even size would compare. The surplus shrinks with the root of n: large
     /// sets have more levels whose sizes are drawn from many.
@@ -92,7 +95,7 @@ impl Rates {
         Rates {
             vectors: report.n,
             read: phase("read") / n,
-            assign_visit: (work.assign_seconds - assign * leaf_pair).max(0.0) / (n * visits).max(1.0),
+            assign_visit: (work.assign_seconds - assign * LEADER_PAIR * leaf_pair).max(0.0) / (n * visits).max(1.0),
             unevenness: assign / (n * pairs).max(1.0),
             leaf_pair,
             leaf_pairs: leaf / n,
@@ -125,8 +128,8 @@ impl Rates {
         let (bytes_read, bytes_written) = (input + between, plan.index_bytes + between);
         let stages = vec![
             ("read", n * self.read + input as f64 * self.byte_read),
-            ("route", routed * self.leaf_pair),
-            ("assign", members * (pairs * (1.0 + surplus) * self.leaf_pair + visits * self.assign_visit * grown)),
+            ("route", routed * LEADER_PAIR * self.leaf_pair),
+            ("assign", members * (pairs * (1.0 + surplus) * LEADER_PAIR * self.leaf_pair + visits * self.assign_visit * grown)),
             ("leaf", members * self.leaf_pairs * self.leaf_pair * grown),
             ("merge", members * self.merge * grown),
             ("prune", members * self.prune * grown),
