@@ -103,7 +103,7 @@ setup: rust
 rust:
 	$(call step,setup)
 	@command -v cc >/dev/null && command -v c++ >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends g++ libc6-dev; }
-	@[ -n "$$LIBCLANG_PATH" ] || ls /usr/lib/llvm-*/lib/libclang.so* >/dev/null 2>&1 || { apt-get update && apt-get install --yes --no-install-recommends libclang-dev; }
+	@[ -n "$${LIBCLANG_PATH:-}" ] || ls /usr/lib/llvm-*/lib/libclang.so* >/dev/null 2>&1 || { apt-get update && apt-get install --yes --no-install-recommends libclang-dev; }
 	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust with rustup, then run make again' >&2; exit 1; }
 	@cargo --version || { rustup toolchain install && cargo --version; }
 	@scripts/rocksdb.sh '$(ROCKSDB_LIB_DIR)'
