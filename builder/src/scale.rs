@@ -28,7 +28,7 @@ pub struct Rates {
     pub vectors: u64,
     /// A vector read, checked and encoded.
     pub read: f64,
-    /// A row brought before the leaders of one cluster, beside the pairs, which cost a part ([`LEADER_PAIR`]) of what those of a leaf do.
+    /// A row brought before the leaders of one cluster, beside the pairs, which cost a part of what those of a leaf do.
     pub assign_visit: f64,
     /// Pairs that were compared for each that a partition into clusters of even size would compare. The surplus shrinks with the root of n: large
     /// sets have more levels whose sizes are drawn from many.
