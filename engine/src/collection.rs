@@ -16,7 +16,6 @@
 //! snapshot of its moment, which nothing changes afterwards: the base generation on flash less the nodes that are dead, and the slots of the delta
 //! that were there, less the dead ones. So it never waits for a writer, and sees a batch wholly or not at all.
 
-mod bits;
 mod commit;
 mod delta;
 mod error;
@@ -25,15 +24,14 @@ mod point;
 mod publish;
 mod store;
 
-pub(crate) use bits::Bits;
 pub use commit::Written;
 pub use error::CollectionError;
 pub use point::{CollectionConfig, KeyKind, MAX_PAYLOAD_BYTES, Point, PointKey, VectorError};
 
-use crate::{Answer, Index, OpenOptions, SearchParams, SearchStats};
+use crate::{Answer, Index, OpenOptions, SearchParams, SearchStats, bits::Bits};
 use arc_swap::ArcSwap;
 use commit::{Group, Writer};
-use delta::Delta;
+use delta::{Delta, MAX_SLOTS};
 use keeper::Keeper;
 use roxanne_core::{
     distance::DistanceFn,
@@ -104,7 +102,8 @@ pub struct PointHit {
 /// What a search of a collection found, and what it took.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Found {
-    /// Nearest first, then by key (of equals of the base at the end of the list those that lie first on disk are here); fewer than `k` only when there are no more, or the deadline came first.
+    /// Nearest first, then by key (of equals of the base at the end of the list those that lie first on disk are here); fewer than `k` only when
+    /// there are no more, or the deadline came first.
     pub hits: Vec<PointHit>,
     /// The last batch that it saw.
     pub sequence: u64,
@@ -166,13 +165,13 @@ struct Inner {
 /// An opened collection. Cheap to clone; every thread may search it and write to it.
 #[derive(Clone)]
 pub struct Collection {
-    inner: Arc<Kept>,
+    inner: Arc<Handle>,
 }
 
 /// The last clone ends the thread that links.
-struct Kept(Arc<Inner>);
+struct Handle(Arc<Inner>);
 
-impl Drop for Kept {
+impl Drop for Handle {
     fn drop(&mut self) {
         self.0.keeper.stop();
     }
@@ -203,8 +202,8 @@ impl Collection {
         let Some(name) = path.file_name().filter(|_| fs::symlink_metadata(path).is_err()) else {
             return Err(CollectionError::Exists { path: path.to_path_buf() });
         };
-        // Whole or not at all: it appears by one rename.
-        let partial = path.with_file_name(format!(".{}.partial", name.to_string_lossy()));
+        // Whole or not at all: it appears by one rename. No build's checkpoint has this name.
+        let partial = path.with_file_name(format!(".{}.creating", name.to_string_lossy()));
         match fs::remove_dir_all(&partial) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(&partial)(error)),
             _ => fs::create_dir(&partial).map_err(io(&partial))?,
@@ -228,7 +227,7 @@ impl Collection {
             return Err(CollectionError::NotACollection { path: path.to_path_buf(), detail: detail.to_string() });
         }
         let lock = if options.read_only { None } else { Some(lock(path)?) };
-        let (store, config, State { sequence, base }) = Store::open(path, options)?;
+        let (store, config, State { sequence, base, replaced }) = Store::open(path, options)?;
         let distance = DistanceFn::new(config.metric, config.element, config.dim)?;
         let (base, base_sequence) = match base {
             None => (None, 0),
@@ -236,7 +235,7 @@ impl Collection {
                 let base = Index::open_with(path.join(&name), &options.base)?;
                 publish::check_base(&base, &config, &name).map_err(|detail| store.damaged(detail))?;
                 if !options.read_only {
-                    publish::remove_strays(path, &name);
+                    publish::remove_replaced(path, &name, replaced.as_deref());
                 }
                 (Some(base), sequence)
             }
@@ -255,6 +254,9 @@ impl Collection {
         store.each_vector(|key, node, row| {
             let key = PointKey::from_bytes(config.keys, key).filter(|_| row.len() == config.element.row_bytes(config.dim) && is_node(node));
             let Some(key) = key else { return Err(store.damaged(format!("a vector of {} bytes in the place of node {node}", row.len()))) };
+            if u64::from(writer.len) >= MAX_SLOTS {
+                return Err(CollectionError::DeltaFull { bytes: writer.delta_bytes, allowed: writer.delta_bytes });
+            }
             writer.append(key, row.into(), node);
             Ok(())
         })?;
@@ -273,7 +275,7 @@ impl Collection {
             _lock: lock,
         });
         keeper::start(&inner).map_err(io(path))?;
-        Ok(Collection { inner: Arc::new(Kept(inner)) })
+        Ok(Collection { inner: Arc::new(Handle(inner)) })
     }
 
     fn inner(&self) -> &Arc<Inner> {
@@ -316,7 +318,7 @@ impl Collection {
         inner.commit(prepared)
     }
 
-    /// The nearest points to `query` `[dim]`.
+    /// The nearest points to `query` `[dim]`. A deadline and a slack hold for the base; vectors in memory are searched with the list.
     ///
     /// # Errors
     /// A query or parameter that makes no sense; a failing disk; corruption.

@@ -3,7 +3,7 @@
 use crate::{
     Answer, KeySet, SearchError, SearchStats, Way,
     base::Base,
-    collection::Bits,
+    bits::Bits,
     io::AlignedBuf,
     kept::Kept,
     params::{Hit, MAX_LIST_SIZE},

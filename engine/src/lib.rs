@@ -14,6 +14,7 @@
 //! thread, reading pages through [`io`].
 
 mod base;
+mod bits;
 pub mod collection;
 mod cursor;
 mod error;
@@ -39,6 +40,7 @@ pub use searcher::{MAX_IN_FLIGHT, Searcher};
 pub use tuned::{CALIBRATION_FILE, Calibration, WARM_FILE};
 
 use base::Base;
+use bits::Bits;
 use roxanne_core::{
     id::{Key, NodeId},
     random::CounterRng,
@@ -162,13 +164,13 @@ impl Index {
     }
 
     /// The nearest of all nodes but the dead.
-    pub(crate) fn search_beside(&self, query: &[f32], params: &SearchParams, dead: &Arc<collection::Bits>) -> Result<Answer, SearchError> {
+    pub(crate) fn search_beside(&self, query: &[f32], params: &SearchParams, dead: &Arc<Bits>) -> Result<Answer, SearchError> {
         let dead = Some(dead).filter(|dead| dead.len() > 0);
         self.with_searcher(|searcher| searcher.search_beside(query, params, dead))
     }
 
     /// The exact `k` nearest of all nodes but the dead.
-    pub(crate) fn exact_beside(&self, query: &[f32], k: usize, dead: &collection::Bits) -> Result<Answer, SearchError> {
+    pub(crate) fn exact_beside(&self, query: &[f32], k: usize, dead: &Bits) -> Result<Answer, SearchError> {
         let answers = exact::exact(&self.base, &[query], k, None, Some(dead))?;
         Ok(answers.into_iter().next().unwrap_or_default())
     }

@@ -20,7 +20,8 @@ pub struct SearchParams {
     /// Candidates kept while searching (L): more finds more and reads more. At least `k` is used.
     pub list_size: usize,
     /// End when every candidate is expanded that is at most `1 + slack` times as far as the k-th; `list_size` is then a bound, and should be a large
-    /// one. 0 for none: the list alone decides. For the same recall a slack reads a fifth less than a list. Not under filters, radius and cursors.
+    /// one. 0 for none: the list alone decides. For the same recall a slack reads a fifth less than a list. Not under filters, radius and
+    /// cursors, nor beside nodes of a collection that are dead.
     pub slack: f32,
     /// Most reads in flight for this query (W): more is faster on an idle device and reads a little more. Fewer are used while a searcher has
     /// other queries to keep the device busy with.

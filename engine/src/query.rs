@@ -8,7 +8,7 @@
 use crate::{
     SearchError,
     base::Base,
-    collection::Bits,
+    bits::Bits,
     io::cache::{PageCache, Pinned},
     kept::Kept,
     key_set::KeySet,

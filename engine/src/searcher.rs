@@ -9,7 +9,7 @@
 use crate::{
     SearchError,
     base::Base,
-    collection::Bits,
+    bits::Bits,
     io::{NodeReader, PageFile, open_reader},
     kept::Kept,
     key_set::KeySet,

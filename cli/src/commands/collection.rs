@@ -182,7 +182,8 @@ pub(crate) struct MergeArgs {
   roxanne promote docs new.rx --sequence 1234    when it is done
 
 The index holds the collection as it was after that batch; what was put or deleted later stays so. Into an empty collection an index goes with
---sequence 0. Its directory moves into that of the collection.")]
+--sequence 0. Its directory moves into that of the collection; where that was cut off before it counted, it lies there as base-NUMBER and can be
+promoted from there.")]
 pub(crate) struct PromoteArgs {
     /// The collection
     #[arg(value_name = "DIR")]
@@ -284,11 +285,15 @@ pub(crate) fn insert(args: &InsertArgs, out: &mut dyn Write) -> Result<(), Failu
         None => KeyList::Rows(dataset.n()),
     };
     keys.check(dataset.n()).map_err(Failure::input)?;
-    let payloads = match &args.payload {
-        None => None,
-        Some(path) => Some((path, BufReader::new(File::open(path).map_err(Failure::io(path, "read the payloads"))?).lines())),
-    };
-    let mut payloads = payloads;
+    let mut payloads = None;
+    if let Some(path) = &args.payload {
+        let lines = || Ok::<_, Failure>(BufReader::new(File::open(path).map_err(Failure::io(path, "read the payloads"))?).lines());
+        let (count, rows) = (lines()?.count() as u64, dataset.n());
+        if count < rows || (count > rows && args.limit.is_none()) {
+            return Err(Failure::input(format!("{}: {count} lines for {rows} rows", path.display())));
+        }
+        payloads = Some((path, lines()?));
+    }
     let (start, stop) = (Instant::now(), interrupt::stop_flag());
     let (mut first, mut raw, mut values) = (0, Vec::new(), vec![0.0; dataset.dim()]);
     let mut sequence = collection.stats().sequence;
@@ -414,7 +419,7 @@ pub(crate) fn info(directory: &Path, as_json: bool, out: &mut dyn Write) -> Resu
 }
 
 /// What `search` asks of a collection.
-pub(crate) struct Ask<'a> {
+pub(crate) struct Asked<'a> {
     pub(crate) directory: &'a Path,
     pub(crate) queries: Option<&'a QuerySource>,
     pub(crate) key: Option<&'a str>,
@@ -425,24 +430,24 @@ pub(crate) struct Ask<'a> {
 }
 
 /// `search` of a collection.
-pub(crate) fn search(ask: &Ask<'_>, params: &SearchParams, out: &mut dyn Write) -> Result<(), Failure> {
-    let base = roxanne_engine::OpenOptions { searchers: 1, ..ask.memory.options() };
-    let collection = look(ask.directory, CollectionOptions { base, delta_bytes: u64::MAX, ..CollectionOptions::default() })?;
+pub(crate) fn search(asked: &Asked<'_>, params: &SearchParams, out: &mut dyn Write) -> Result<(), Failure> {
+    let base = roxanne_engine::OpenOptions { searchers: 1, ..asked.memory.options() };
+    let collection = look(asked.directory, CollectionOptions { base, delta_bytes: u64::MAX, ..CollectionOptions::default() })?;
     let config = *collection.config();
     let mut one = |number: u64, query: &[f32]| -> Result<(), Failure> {
-        let found = if ask.exact { collection.exact(query, params.k) } else { collection.search(query, params) };
+        let found = if asked.exact { collection.exact(query, params.k) } else { collection.search(query, params) };
         let found = found.map_err(|error| Failure::from(error).at(format_args!("query {number}")))?;
         if !found.complete {
             say(format_args!("query {number}: its time was over; these are the hits found by then"));
         }
-        print_found(number, &found, ask.json, out)
+        print_found(number, &found, asked.json, out)
     };
-    match (ask.queries, ask.key) {
+    match (asked.queries, asked.key) {
         (Some(QuerySource::Inline(values)), _) => one(0, values),
         (Some(QuerySource::Rows(source)), _) => {
             let dataset = Dataset::open(source)?;
             let packed = config.element == ElementType::Binary && dataset.element() == ElementType::U8;
-            let dataset = if packed { dataset.into_binary()? } else { dataset }.limit(ask.limit.unwrap_or(u64::MAX));
+            let dataset = if packed { dataset.into_binary()? } else { dataset }.limit(asked.limit.unwrap_or(u64::MAX));
             let mut values = Vec::new();
             (0..dataset.n()).try_for_each(|row| {
                 dataset.read_rows_f32(row, 1, &mut values)?;
@@ -452,7 +457,7 @@ pub(crate) fn search(ask: &Ask<'_>, params: &SearchParams, out: &mut dyn Write) 
         (None, key) => {
             let text = key.unwrap_or_default();
             let point = collection.get(&config.keys.parse(text)?)?;
-            let point = point.ok_or_else(|| Failure::input(format!("{}: holds no key {text:?}", ask.directory.display())))?;
+            let point = point.ok_or_else(|| Failure::input(format!("{}: holds no key {text:?}", asked.directory.display())))?;
             one(0, &point.vector)
         }
     }

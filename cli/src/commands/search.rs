@@ -1,6 +1,6 @@
 //! `search`: queries in, nearest keys out, one line a hit.
 
-use super::{Memory, check_index, collection::Ask, index_json, search_failure};
+use super::{Memory, check_index, collection::Asked, index_json, search_failure};
 use crate::{
     failure::Failure,
     interrupt, key_file,
@@ -87,7 +87,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     }
     let options = OpenOptions { searchers: 1, ..args.memory.options() };
     let index = Index::open_with(&args.index, &options)?;
-    let mut ask = Asker { params: params(args, &index)?, args, filter: filter(args, &index)?, searcher: index.searcher()?, index: &index };
+    let mut ask = Ask { params: params(args, &index)?, args, filter: filter(args, &index)?, searcher: index.searcher()?, index: &index };
     if args.json {
         // Written piece by piece: answers to many queries need not fit in memory.
         write!(out, "{{\"index\":{},\"queries\":[", index_json(index.info()))?;
@@ -125,7 +125,7 @@ fn search_collection(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     if let Some((flag, _)) = without.into_iter().find(|(_, given)| *given) {
         return Err(Failure::usage(format!("{flag} is for an index; a collection does not have it yet")));
     }
-    let ask = Ask {
+    let asked = Asked {
         directory: &args.index,
         queries: args.queries.as_ref(),
         key: args.key.as_deref(),
@@ -134,7 +134,7 @@ fn search_collection(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         limit: args.limit,
         json: args.json,
     };
-    super::collection::search(&ask, &with_effort(args, asked_effort(args)), out)
+    super::collection::search(&asked, &with_effort(args, asked_effort(args)), out)
 }
 
 /// The effort that was asked for, in numbers.
@@ -185,7 +185,7 @@ fn filter(args: &Args, index: &Index) -> Result<Option<Arc<KeySet>>, Failure> {
 }
 
 /// All that answering takes.
-struct Asker<'a> {
+struct Ask<'a> {
     args: &'a Args,
     index: &'a Index,
     searcher: Searcher,
@@ -193,7 +193,7 @@ struct Asker<'a> {
     filter: Option<Arc<KeySet>>,
 }
 
-impl Asker<'_> {
+impl Ask<'_> {
     /// Answers `queries`, the first of which is number `first`.
     fn all(&mut self, queries: &Queries, first: u64, out: &mut dyn Write) -> Result<(), Failure> {
         let mut query = Vec::new();

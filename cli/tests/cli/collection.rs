@@ -58,6 +58,11 @@ fn strings_and_payloads_come_back_as_they_went() {
     let keys = place.write("keys.txt", "a\nb c\nd\n");
     let payload = place.write("payload.jsonl", "{\"n\": 1}\n\n{\"text\": \"drei\"}\n");
     roxanne(&["insert", &c, &rows]).failed(2, &["--keys"]);
+    let more = place.write("more.jsonl", "{}\n{}\n{}\n{}\n");
+    roxanne(&["insert", &c, &rows, "--keys", &keys, "--payload", &more]).failed(3, &["4 lines for 3 rows"]);
+    let fewer = place.write("fewer.jsonl", "{}\n{}\n");
+    roxanne(&["insert", &c, &rows, "--keys", &keys, "--payload", &fewer]).failed(3, &["2 lines for 3 rows"]);
+    assert_eq!(roxanne(&["info", &c, "--json"]).well().json()["points"].as_u64(), Some(0));
     roxanne(&["insert", &c, &rows, "--keys", &keys, "--payload", &payload]).well();
     let got = roxanne(&["get", &c, "d"]).well().json();
     assert_eq!((got["payload"]["text"].as_str(), got["vector"][1].as_f64()), (Some("drei"), Some(1.0)));

@@ -2,12 +2,11 @@
 
 use super::{
     Change, CollectionError, Inner, MAX_PAYLOAD_BYTES, Point, PointKey, Snapshot, VectorError,
-    bits::Bits,
-    delta::{Delta, Slot},
+    delta::{Delta, MAX_SLOTS, Slot},
     locked, node_of,
     store::{Batch, NO_NODE},
 };
-use crate::Index;
+use crate::{Index, bits::Bits};
 use std::{
     collections::{HashMap, VecDeque},
     path::Path,
@@ -288,8 +287,8 @@ impl Inner {
             }
             nodes.push(node);
         }
-        let puts = changes.iter().any(|change| matches!(change, Prepared::Put { .. }));
-        if puts && bytes > self.options.delta_bytes {
+        let puts = changes.iter().filter(|change| matches!(change, Prepared::Put { .. })).count() as u64;
+        if puts > 0 && (bytes > self.options.delta_bytes || u64::from(writer.len) + puts > MAX_SLOTS) {
             return Err(CollectionError::DeltaFull { bytes, allowed: self.options.delta_bytes });
         }
         let mut written = Written { sequence: writer.sequence + 1, ..Written::default() };

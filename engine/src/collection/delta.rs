@@ -25,6 +25,8 @@ const LINK_LIST_SIZE: usize = 64;
 /// Slots of the first chunk; each later one has twice as many as the one before.
 const FIRST_CHUNK: u32 = 1024;
 const CHUNKS: usize = 22;
+/// Slots that chunks have room for.
+pub(super) const MAX_SLOTS: u64 = FIRST_CHUNK as u64 * ((1 << CHUNKS) - 1);
 /// So many are scanned rather than searched.
 pub(super) const SCANNED: u32 = 4096;
 /// A list of one in so many of the graph costs as much as a scan of all.
@@ -285,7 +287,7 @@ mod tests {
     fn slots_lie_in_chunks_one_after_the_other() {
         let places: Vec<_> = [0, 1023, 1024, 3071, 3072].map(place).into();
         assert_eq!(places, [(0, 0), (0, 1023), (1, 0), (1, 2047), (2, 0)]);
-        assert!(place(u32::MAX).0 < CHUNKS + 1);
+        assert_eq!(place((MAX_SLOTS - 1) as u32), (CHUNKS - 1, (FIRST_CHUNK as usize) * (1 << (CHUNKS - 1)) - 1));
     }
 
     #[test]

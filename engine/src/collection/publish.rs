@@ -6,16 +6,23 @@
 //! it everything.
 
 use super::{
-    Collection, CollectionError, PointKey, Snapshot,
+    Collection, CollectionConfig, CollectionError, KeyKind, PointKey,
     commit::Writer,
     delta::{Delta, Slot},
-    io, locked, node_of,
+    io, key_of, locked, node_of,
     store::{Batch, NO_NODE},
 };
-use super::{CollectionConfig, KeyKind, key_of};
 use crate::{Index, verify::verify};
-use roxanne_core::format::{manifest::Manifest, record::Stored};
-use std::{fs, path::Path, sync::Arc};
+use roxanne_core::{
+    element::ElementType,
+    format::{manifest::Manifest, record::Stored},
+    metric::Metric,
+};
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// Points of the old base of which none may be missing in the new one; looking for all would take longer than building did.
 const PROBED: u64 = 1000;
@@ -27,16 +34,27 @@ pub(super) fn name_of(base: &Index) -> String {
     format!("{BASE}{:016x}", base.info().generation)
 }
 
-/// Proves that `base`, in a directory `name`, is of the collection's shape.
+/// Proves that an index holds vectors of the collection's shape, as they were given.
+fn check_shape(config: &CollectionConfig, dim: usize, element: ElementType, metric: Metric, stored: Stored) -> Result<(), String> {
+    if (dim, element, metric) != (config.dim, config.element, config.metric) {
+        let CollectionConfig { dim: ours, element: our_element, metric: our_metric, .. } = config;
+        return Err(format!(
+            "it has {dim} {element} coordinates under {metric}, the collection has {ours} {our_element} coordinates under {our_metric}"
+        ));
+    }
+    if stored == Stored::Full { Ok(()) } else { Err("its records do not hold vectors as they were given".to_string()) }
+}
+
+/// Proves that `base`, in a directory `name`, is of the collection's shape and kind of keys.
 pub(super) fn check_base(base: &Index, config: &CollectionConfig, name: &str) -> Result<(), String> {
     let info = base.info();
+    check_shape(config, info.dim, info.element, info.metric, info.stored)?;
     let kind = if info.string_keys { KeyKind::Strings } else { KeyKind::Numbers };
     if kind != config.keys {
         return Err(format!("its keys are {}, the collection's are {}", kind.name(), config.keys.name()));
     }
-    let its = (info.dim, info.element, info.metric, info.stored, name_of(base));
-    let ours = (config.dim, config.element, config.metric, Stored::Full, name.to_string());
-    if its == ours { Ok(()) } else { Err(format!("the base is {its:?}, the collection asks for {ours:?}")) }
+    let its = name_of(base);
+    if its == name { Ok(()) } else { Err(format!("{name} holds what belongs into {its}")) }
 }
 
 /// Refuses a base that is older than the one it would replace: what came between is no longer known.
@@ -44,14 +62,17 @@ fn check_age(sequence: u64, of_base: u64) -> Result<(), String> {
     if sequence >= of_base { Ok(()) } else { Err(format!("it holds batch {sequence}, the base holds batch {of_base}")) }
 }
 
-/// Removes bases that are none: what was promoted and replaced, or was moved here and never counted.
-pub(super) fn remove_strays(directory: &Path, name: &str) {
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let its = entry.file_name();
-        if its.to_string_lossy().starts_with(BASE) && its != *name {
-            let _ = fs::remove_dir_all(entry.path());
-        }
+/// Removes the base that `name` has replaced, where that was cut off. What else lies here is somebody's: a base that was moved here and never
+/// counted can be promoted from here.
+pub(super) fn remove_replaced(directory: &Path, name: &str, replaced: Option<&str>) {
+    if let Some(replaced) = replaced.filter(|replaced| *replaced != name && is_name(replaced)) {
+        let _ = fs::remove_dir_all(directory.join(replaced));
     }
+}
+
+/// Whether a directory is named as a base is.
+fn is_name(name: &str) -> bool {
+    name.strip_prefix(BASE).is_some_and(|number| number.len() == 16 && number.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 impl Collection {
@@ -96,10 +117,12 @@ impl Collection {
         if is_base() {
             return Err(rejected("it is the base already".to_string()));
         }
-        // What a promotion left that was cut off before it counted.
-        let _ = fs::remove_dir_all(&target);
-        fs::rename(source, &target).map_err(io(source))?;
-        let outcome = fs::File::open(&inner.path).and_then(|directory| directory.sync_all()).map_err(io(&inner.path)).and_then(|()| {
+        // It lies there already where an earlier promotion was cut off; another of that name is the same, left by another.
+        if fs::canonicalize(source).ok() != fs::canonicalize(&target).ok() {
+            let _ = fs::remove_dir_all(&target);
+            fs::rename(source, &target).map_err(io(source))?;
+        }
+        let outcome = File::open(&inner.path).and_then(|directory| directory.sync_all()).map_err(io(&inner.path)).and_then(|()| {
             let base = Index::open_with(&target, &inner.options.base)?;
             self.check_keys(&base).map_err(rejected)?;
             self.replace_base(base, &name, sequence)
@@ -125,15 +148,8 @@ impl Collection {
         let (config, snapshot) = (self.config(), self.inner().snapshot.load_full());
         let rejected = |detail: String| CollectionError::Rejected { path: source.to_path_buf(), detail };
         let manifest = Manifest::read(source).map_err(|error| rejected(error.to_string()))?;
-        let shape = |dim: usize, element: &str, metric: &str| format!("{dim} {element} coordinates under {metric}");
-        let its = shape(manifest.dim, manifest.element.name(), manifest.metric.name());
-        let ours = shape(config.dim, config.element.name(), config.metric.name());
-        if its != ours {
-            return Err(rejected(format!("it has {its}, the collection has {ours}")));
-        }
-        if manifest.stored(source).map_err(|error| rejected(error.to_string()))? != Stored::Full {
-            return Err(rejected("its records do not hold vectors as they were given".to_string()));
-        }
+        let stored = manifest.stored(source).map_err(|error| rejected(error.to_string()))?;
+        check_shape(config, manifest.dim, manifest.element, manifest.metric, stored).map_err(rejected)?;
         if sequence > snapshot.sequence {
             return Err(rejected(format!("it is said to hold batch {sequence}, the collection's last is {}", snapshot.sequence)));
         }
@@ -163,14 +179,14 @@ impl Collection {
     }
 
     /// Puts `base` in the place of the old one, whose directory it returns.
-    fn replace_base(&self, base: Index, name: &str, sequence: u64) -> Result<Option<std::path::PathBuf>, CollectionError> {
+    fn replace_base(&self, base: Index, name: &str, sequence: u64) -> Result<Option<PathBuf>, CollectionError> {
         let inner = self.inner();
         let mut writer = locked(&inner.writer);
         writer.check(&inner.path)?;
         // Another may have been faster.
         check_age(sequence, writer.base_sequence).map_err(|detail| CollectionError::Rejected { path: base.info().path.clone(), detail })?;
         let mut batch = Batch::default();
-        inner.store.put_base(&mut batch, name, sequence);
+        inner.store.put_base(&mut batch, name, sequence, writer.base.as_ref().map(name_of).as_deref());
         let delta = Arc::new(Delta::new(inner.distance, inner.config.metric));
         let mut next = Writer::new(writer.sequence, Some(base), sequence, delta);
         inner.store.each_deleted(|key, deleted_at, _| {
@@ -206,8 +222,7 @@ impl Collection {
         })?;
         let old = writer.base.as_ref().map(|old| old.info().path.clone());
         *writer = next;
-        let snapshot: Snapshot = writer.snapshot();
-        inner.snapshot.store(Arc::new(snapshot));
+        inner.snapshot.store(Arc::new(writer.snapshot()));
         drop(writer);
         inner.keeper.wake();
         Ok(old)

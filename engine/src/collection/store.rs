@@ -2,7 +2,7 @@
 //!
 //! | family | key | value |
 //! |---|---|---|
-//! | `meta` | `config`, `sequence`, `base` | text; u64; `name sequence` |
+//! | `meta` | `config`, `sequence`, `base`, `replaced` | text; u64; `name sequence`; the name of the base before |
 //! | `points` | key of every live point that was written here | sequence u64, payload |
 //! | `vectors` | key of a point that is not in the base, or newer than there | node that it replaces u32, row |
 //! | `deleted` | key of a point that was deleted and not put again, until a base is promoted that was begun later | sequence u64, its node in the base u32 |
@@ -36,6 +36,8 @@ pub(super) struct State {
     pub(super) sequence: u64,
     /// The directory of the base, within that of the collection, and the last batch that is in it.
     pub(super) base: Option<(String, u64)>,
+    /// The directory of the base that it has replaced.
+    pub(super) replaced: Option<String>,
 }
 
 /// What the store knows of a key at one moment.
@@ -100,15 +102,10 @@ impl Store {
         let sequence = sequence.ok_or_else(|| store.damaged("its sequence is missing".to_string()))?;
         let base = match store.meta("base")? {
             None => None,
-            Some(bytes) => {
-                let parsed = String::from_utf8(bytes).ok().and_then(|text| {
-                    let (name, sequence) = text.split_once(' ')?;
-                    Some((name.to_string(), sequence.parse().ok()?))
-                });
-                Some(parsed.ok_or_else(|| store.damaged("the name of its base is none".to_string()))?)
-            }
+            Some(bytes) => Some(parse_base(bytes).ok_or_else(|| store.damaged("the name of its base is none".to_string()))?),
         };
-        Ok((store, config, State { sequence, base }))
+        let replaced = store.meta("replaced")?.and_then(|bytes| String::from_utf8(bytes).ok());
+        Ok((store, config, State { sequence, base, replaced }))
     }
 
     fn open_with(directory: &Path, options: &Options, how: &CollectionOptions) -> Result<Store, CollectionError> {
@@ -151,14 +148,15 @@ impl Store {
         batch.0.put_cf(self.family(META), "sequence", sequence.to_le_bytes());
     }
 
-    pub(super) fn put_base(&self, batch: &mut Batch, name: &str, sequence: u64) {
+    pub(super) fn put_base(&self, batch: &mut Batch, name: &str, sequence: u64, replaced: Option<&str>) {
         batch.0.put_cf(self.family(META), "base", format!("{name} {sequence}"));
+        batch.0.put_cf(self.family(META), "replaced", replaced.unwrap_or_default());
     }
 
     /// A point, new or in the place of an older one; `node` is the one of the base that it replaces.
     pub(super) fn put_point(&self, batch: &mut Batch, key: &[u8], sequence: u64, payload: &str, node: u32, row: &[u8]) {
         batch.0.put_cf(self.family(POINTS), key, [&sequence.to_le_bytes(), payload.as_bytes()].concat());
-        batch.0.put_cf(self.family(VECTORS), key, [&node.to_le_bytes(), row].concat());
+        self.put_vector(batch, key, node, row);
     }
 
     /// A point is no more; `node` is the one of the base that held it, or was replaced by it.
@@ -205,7 +203,7 @@ impl Store {
     pub(super) fn view(&self, key: &[u8]) -> Result<View, CollectionError> {
         let snapshot = self.db.snapshot();
         let read = |family: &str, key: &[u8]| snapshot.get_cf(self.family(family), key).map_err(|error| self.failed(&error));
-        let base = read(META, b"base")?.and_then(|bytes| Some(String::from_utf8(bytes).ok()?.split_once(' ')?.0.to_string()));
+        let base = read(META, b"base")?.and_then(parse_base).map(|(name, _)| name);
         let payload = match read(POINTS, key)? {
             None => None,
             Some(value) => Some(self.parse_point(key, &value)?.1),
@@ -241,6 +239,13 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// The name and the sequence of a base, as `put_base` writes them.
+fn parse_base(bytes: Vec<u8>) -> Option<(String, u64)> {
+    let text = String::from_utf8(bytes).ok()?;
+    let (name, sequence) = text.split_once(' ')?;
+    Some((name.to_string(), sequence.parse().ok()?))
 }
 
 fn failed(path: &Path, error: &rocksdb::Error) -> CollectionError {

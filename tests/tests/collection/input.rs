@@ -80,6 +80,8 @@ fn directories_that_are_none_or_somebodys_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
     let shape = config(2, Metric::L2, ElementType::F32, KeyKind::Numbers);
+    // The checkpoint of a build of the same name is none of its business.
+    std::fs::create_dir(at(".c.partial")).unwrap();
     let collection = Collection::create(at("c"), &shape, &FAST()).unwrap();
     assert!(matches!(Collection::create(at("c"), &shape, &FAST()), Err(CollectionError::Exists { .. })));
     let Err(CollectionError::Locked { pid, .. }) = Collection::open(at("c"), &FAST()) else { panic!("it is open") };
@@ -101,7 +103,7 @@ fn directories_that_are_none_or_somebodys_are_refused() {
     }
     let bad = config(8, Metric::Hamming, ElementType::F32, KeyKind::Numbers);
     assert!(matches!(Collection::create(at("d"), &bad, &FAST()), Err(CollectionError::Metric(_))));
-    assert!(!at("d").exists());
+    assert!(!at("d").exists() && at(".c.partial").exists());
 }
 
 #[test]

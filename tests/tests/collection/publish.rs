@@ -6,7 +6,7 @@ use roxanne_core::{
     dataset::{Dataset, DatasetWriter},
     format::keys::KeyList,
 };
-use roxanne_engine::SearchParams;
+use roxanne_engine::{Budget, Index, SearchParams};
 
 const DIM: usize = 8;
 
@@ -92,6 +92,42 @@ fn a_base_is_replaced_again_and_again_while_it_changes() {
         write(&collection, &mut model, round + 2, &mut (3..2400).step_by(11));
         holds(&collection, &model, &format!("round {round} written to"));
     }
+}
+
+#[test]
+fn a_promotion_that_was_cut_off_loses_no_index() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("c");
+    let collection = numbers(&path, DIM);
+    let rng = CounterRng::new(4);
+    let fill = |collection: &Collection, keys: std::ops::Range<u64>| {
+        collection.write(keys.map(|key| upsert(key, &vector(rng, key, DIM))).collect()).unwrap();
+    };
+    let index = directory.path().join("index.rx");
+    fill(&collection, 0..400);
+    let sequence = rebuild(&collection, &index);
+    // Moved and never counted; the next opening leaves it, and what is somebody else's.
+    let generation = Index::open(&index, Budget::default()).unwrap().info().generation;
+    let there = path.join(format!("base-{generation:016x}"));
+    std::fs::rename(&index, &there).unwrap();
+    std::fs::create_dir(path.join("base-of-mine")).unwrap();
+    drop(collection);
+    let collection = reopen(&path, &FAST());
+    assert_eq!((collection.stats().base_points, there.exists()), (0, true));
+    collection.promote(&there, sequence).unwrap();
+    assert_eq!((collection.stats().base_points, collection.stats().delta_points), (400, 0));
+    assert!(collection.promote(&there, sequence).unwrap_err().to_string().contains("the base already") && there.exists());
+    // Replaced and not removed any more: the next opening does it.
+    fill(&collection, 400..500);
+    let next = directory.path().join("next.rx");
+    let sequence = rebuild(&collection, &next);
+    collection.promote(&next, sequence).unwrap();
+    assert!(!there.exists());
+    std::fs::create_dir(&there).unwrap();
+    drop(collection);
+    let collection = reopen(&path, &FAST());
+    assert!(!there.exists() && path.join("base-of-mine").exists());
+    assert_eq!((collection.count(), collection.stats().base_points), (500, 500));
 }
 
 #[test]
