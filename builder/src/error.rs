@@ -84,6 +84,14 @@ pub enum BuildError {
         /// Of the vectors.
         element: ElementType,
     },
+    /// Fewer than there are, or more than ids can name.
+    #[error("room for {capacity} vectors: there are {n}, and at most {max} have room", max = roxanne_core::id::MAX_NODES)]
+    Capacity {
+        /// Asked for.
+        capacity: u64,
+        /// Vectors.
+        n: u64,
+    },
     /// Refused before any work.
     #[error("the build needs {needed} bytes of {what}, {allowed} are allowed (`roxanne plan` shows the bill)")]
     Budget {
@@ -213,7 +221,8 @@ impl BuildError {
             | BuildError::OneShard
             | BuildError::Param { .. }
             | BuildError::PqBytes { .. }
-            | BuildError::Stored { .. } => ErrorClass::Usage,
+            | BuildError::Stored { .. }
+            | BuildError::Capacity { .. } => ErrorClass::Usage,
             BuildError::Dataset(DatasetError::Io { source, .. }) => ErrorClass::of_io(source),
             BuildError::Budget { .. } | BuildError::ShardOutgrown { .. } => ErrorClass::Budget,
             BuildError::ShardDamaged { .. } => ErrorClass::Corrupt,

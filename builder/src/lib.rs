@@ -304,7 +304,8 @@ impl Builder {
         ];
         // Named where it is not what indexes were before it was known.
         let stored = (p.stored != Stored::Full).then(|| (manifest::STORED, p.stored.to_string()));
-        Ok(lines.into_iter().chain(stored).map(|(name, value)| (name.to_string(), value)).collect())
+        let capacity = (p.capacity > 0).then(|| (manifest::CAPACITY, p.capacity.to_string()));
+        Ok(lines.into_iter().chain(stored).chain(capacity).map(|(name, value)| (name.to_string(), value)).collect())
     }
 
     /// All files but the manifest, which is returned when they are whole; on the device that was asked for.

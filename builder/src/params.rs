@@ -5,6 +5,7 @@ use roxanne_core::{
     build_codes::BuildCodec,
     element::ElementType,
     format::record::{RecordLayout, Stored},
+    id::MAX_NODES,
     prune::{Alpha, PruneParams},
 };
 
@@ -24,6 +25,8 @@ pub struct BuildParams {
     pub leaf_max: Option<usize>,
     /// What records hold of vectors.
     pub stored: Stored,
+    /// Nodes that a live generation, which a collection changes in place, has room for; 0 for one that stays as it is built.
+    pub capacity: u64,
     /// Bytes of a PQ code; `None` is min(dim, max(32, dim / 8)).
     pub pq_bytes: Option<usize>,
     /// Edges of a ghost that travel home at most, where a build has shards; 0 leaves shards without a word from each other.
@@ -41,6 +44,7 @@ impl Default for BuildParams {
             reservoir: 96,
             leaf_max: None,
             stored: Stored::Full,
+            capacity: 0,
             pq_bytes: None,
             inbox: 16,
             seed: 1,
@@ -86,7 +90,14 @@ impl BuildParams {
     /// Where everything lies in the pages of `n` vectors given as `element`.
     pub(crate) fn layout(&self, element: ElementType, dim: usize, n: u64) -> Result<RecordLayout, BuildError> {
         let stored = self.stored.element(element).ok_or(BuildError::Stored { stored: self.stored, element })?;
-        RecordLayout::new(stored, dim, self.max_degree, n).ok_or(BuildError::RecordTooLarge { dim, max_degree: self.max_degree })
+        let layout = if self.capacity == 0 {
+            RecordLayout::new(stored, dim, self.max_degree, n)
+        } else if (n..=MAX_NODES).contains(&self.capacity) {
+            RecordLayout::live(stored, dim, self.max_degree, self.capacity)
+        } else {
+            return Err(BuildError::Capacity { capacity: self.capacity, n });
+        };
+        layout.ok_or(BuildError::RecordTooLarge { dim, max_degree: self.max_degree })
     }
 
     /// Do records hold the first bytes of the codes?

@@ -16,7 +16,7 @@ pub(crate) mod verify;
 
 use crate::{failure::Failure, parse};
 use roxanne_builder::BuildParams;
-use roxanne_core::{Budget, ErrorClass, format::record::Stored};
+use roxanne_core::{Budget, ErrorClass, format::record::Stored, id::MAX_NODES};
 use roxanne_engine::{IndexInfo, OpenOptions, SearchError};
 use serde_json::{Value, json};
 use std::{
@@ -42,6 +42,9 @@ pub(crate) struct Shape {
     /// What records on disk hold of f32, f16 and bf16 vectors: full, or sq8, a byte a coordinate, which takes fewer reads and ranks by what it keeps
     #[arg(long, value_name = "full|sq8", default_value = "full", value_parser = parse::stored)]
     vectors: Stored,
+    /// Make an index that a collection can change in place, with room for so many vectors
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    capacity: u64,
     /// Bytes of a compressed code in RAM; auto is min(dim, max(32, dim / 8))
     #[arg(long, value_name = "auto|N", default_value = "auto")]
     pq_bytes: parse::PqBytes,
@@ -55,10 +58,20 @@ impl Shape {
             leaf_k: self.leaf_k,
             reservoir: self.reservoir,
             stored: self.vectors,
+            capacity: self.capacity,
             pq_bytes: self.pq_bytes.0,
             seed,
             ..BuildParams::default()
         }
+    }
+}
+
+impl Shape {
+    /// Of the base of a collection of `n` points: as many again and a million more have room, where nothing else was said.
+    fn params_with_room(&self, seed: u64, n: u64) -> BuildParams {
+        let params = self.params(seed);
+        let capacity = if params.capacity > 0 { params.capacity } else { (2 * n + 1_000_000).min(MAX_NODES) };
+        BuildParams { capacity, ..params }
     }
 }
 

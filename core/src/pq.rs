@@ -230,6 +230,27 @@ impl Codebook {
         rotation + (self.centroids.len() * 2 + subspaces) as u64
     }
 
+    /// Where a vector lies whose codes are compared: `row` `[dim]`, a build code, in fixed point, rotated where the codebook is. Distances between
+    /// places are in the proportions of those between build codes.
+    pub fn place(&self, row: &[u8], out: &mut Vec<f32>) {
+        let unit = (1u32 << self.layout.fraction_bits(self.is_rotated())) as f32;
+        out.clear();
+        out.extend(row[..self.dim()].iter().map(|&x| (f32::from(x) - f32::from(CENTER)) * unit));
+        if let Some(rotation) = &self.rotation {
+            let one = (1u32 << rotation::ENTRY_BITS) as f32;
+            let kernels = Kernels::detected();
+            let rotated: Vec<f32> = (0..self.dim()).map(|i| kernels.weighted_sum(rotation.entries(i), out) / one).collect();
+            *out = rotated;
+        }
+    }
+
+    /// Appends the place `[dim]` that `code` `[subspaces]` stands for.
+    pub fn place_of_code(&self, code: &[u8], out: &mut Vec<f32>) {
+        for (s, &c) in code.iter().enumerate() {
+            out.extend(self.layout.coordinates(s).map(|j| f32::from(self.centroids[j * CENTROIDS + usize::from(c)])));
+        }
+    }
+
     /// Codes `out` [n x subspaces] of `rows` [n x stride] u8 build codes, of which the first `dim` of each row count.
     ///
     /// Runs on the calling thread; chunks of rows can be encoded in parallel, and how they are cut changes no code.

@@ -5,8 +5,9 @@ use crate::{
     io::{AlignedBuf, PageFile, ReaderKind, cache::PageCache, probe_io_uring},
     kept::{Adjacency, Allowance, Kept},
     key_set::KeySet,
+    live::{Codes, Live},
     params::Way,
-    searcher::searcher_bytes,
+    searcher::{MERGE_IN_FLIGHT, searcher_bytes},
     tuned::read_warm,
 };
 use roxanne_core::{
@@ -36,6 +37,9 @@ use std::{
 
 /// What the process takes beside all that is counted: code, stacks, the allocator, tables of files.
 const PROCESS_BYTES: u64 = 12 << 20;
+
+/// Times that a page of an index that is changed in place is read again before it is called damaged.
+pub(crate) const REREADS: u32 = 100;
 
 /// How to open an index.
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +124,9 @@ pub(crate) struct Base {
     pub(crate) file_id: u64,
     pub(crate) layout: RecordLayout,
     pub(crate) entry: NodeId,
-    pub(crate) codes: Vec<u8>,
+    pub(crate) codes: Codes,
+    /// Where it is changed in place.
+    pub(crate) live: Option<Live>,
     pub(crate) codec: BuildCodec,
     pub(crate) codebook: Codebook,
     pub(crate) nav: Nav,
@@ -140,47 +146,55 @@ impl Base {
         let graph_path = path.join(format::GRAPH_FILE);
         let (superblock, layout) = shape(path, &manifest)?;
         let blob = |name: &str| open_blob(path, &manifest, name);
-        let code_blob = blob(format::CODES_FILE)?;
+        let (n, capacity) = (superblock.n, manifest.capacity().unwrap_or(superblock.n));
+        let code_blob = open_codes(path, &manifest, n)?;
         let codebook_blob = blob(format::CODEBOOK_FILE)?;
         let nav_blob = blob(format::NAV_FILE)?;
 
-        let adjacency_bytes = if options.adjacency_in_ram { Adjacency::bytes(&layout, manifest.n) } else { 0 };
+        let is_live = manifest.capacity().is_some();
+        let adjacency_in_ram = options.adjacency_in_ram && !is_live;
+        let adjacency_bytes = if adjacency_in_ram { Adjacency::bytes(&layout, n) } else { 0 };
+        let room = if is_live { layout.page_count(capacity) } else { superblock.page_count };
+        let live_bytes = if is_live { Live::bytes(capacity, room) } else { 0 };
         // The codebook and the navigation graph are read whole before they become what they are in RAM.
-        let loaded = code_blob.len() + 2 * codebook_blob.len() + nav_blob.len() + adjacency_bytes;
+        let loaded = code_blob.len() + 2 * codebook_blob.len() + nav_blob.len() + adjacency_bytes + live_bytes;
         let threads = if options.searchers > 0 { options.searchers } else { thread::available_parallelism().map_or(1, usize::from) };
-        let code_bytes = usize::try_from(code_blob.len() / manifest.n.max(1)).unwrap_or(usize::MAX);
+        let code_bytes = usize::try_from(code_blob.len() / n.max(1)).unwrap_or(usize::MAX);
         let searchers = threads as u64 * searcher_bytes(layout.page_bytes, code_bytes, options.in_flight);
-        let needed = PROCESS_BYTES + loaded + searchers;
+        // Those of the merger.
+        let cores = thread::available_parallelism().map_or(1, usize::from) as u64;
+        let merging = if is_live { cores * searcher_bytes(layout.page_bytes, code_bytes, MERGE_IN_FLIGHT) } else { 0 };
+        let needed = PROCESS_BYTES + loaded + searchers + merging;
         let Some(left) = options.budget.ram.checked_sub(needed) else {
             return Err(OpenError::Budget { path: path.to_path_buf(), needed, allowed: options.budget.ram });
         };
         let (codec, codebook) = read_codebook(path, &manifest, &codebook_blob)?;
         let code_bytes = codebook.subspaces();
-        if code_blob.len() != manifest.n * code_bytes as u64 {
-            let detail = format!("{} bytes for {} codes of {code_bytes} bytes", code_blob.len(), manifest.n);
+        if code_blob.len() != n * code_bytes as u64 {
+            let detail = format!("{} bytes for {n} codes of {code_bytes} bytes", code_blob.len());
             return Err(code_blob.corrupt(0, detail).into());
         }
-        let codes = code_blob.read_all()?;
+        let codes = Codes::load(&code_blob, code_bytes, capacity)?;
         let nav = Nav::read(&nav_blob, manifest.n)?;
         let keys = Keys::open(blob(format::KEYS_FILE)?, manifest.n)?;
         let distance = DistanceFn::new(manifest.metric, manifest.element, manifest.dim)
             .map_err(|error| OpenError::Metric { path: path.join(format::MANIFEST_FILE), error })?;
         let pages = PageFile::open(&graph_path, layout.page_bytes, FIRST_PAGE_OFFSET, superblock.page_count)?;
         let file_id = superblock.file_id;
-        let check = |number: u64, bytes: &[u8]| check_records(&pages, &layout, file_id, manifest.n, number, bytes);
-        let adjacency = if options.adjacency_in_ram { Some(Adjacency::read(&pages, &layout, manifest.n, &check)?) } else { None };
+        let check = |number: u64, bytes: &[u8]| check_records(&pages, &layout, file_id, n, number, bytes);
+        let adjacency = if adjacency_in_ram { Some(Adjacency::read(&pages, &layout, n, &check)?) } else { None };
         let page_bytes = layout.page_bytes as u64;
         let kept = if options.budget.ram == u64::MAX {
             Kept::Nothing
-        } else if left >= page_bytes * superblock.page_count {
+        } else if left >= page_bytes * superblock.page_count && !is_live {
             Kept::all(&pages, &check)?
         } else {
-            match PageCache::frames_for(left, page_bytes, superblock.page_count) {
+            match PageCache::frames_for(left.min(2 * page_bytes * superblock.page_count), page_bytes, room) {
                 0 => Kept::Nothing,
                 frames => {
                     // A hint that cannot be read is none.
                     let counts = read_warm(path, manifest.generation, superblock.page_count).unwrap_or_default();
-                    Kept::some(&pages, frames, counts.as_deref(), &check)?
+                    Kept::some(&pages, room, frames, counts.as_deref(), &check)?
                 }
             }
         };
@@ -189,7 +203,7 @@ impl Base {
         let info = IndexInfo {
             path: path.to_path_buf(),
             generation: manifest.generation,
-            n: manifest.n,
+            n,
             dim: manifest.dim,
             element: manifest.element,
             stored,
@@ -203,9 +217,7 @@ impl Base {
             records_per_page: layout.per_page,
             page_count: superblock.page_count,
             index_bytes: manifest.total_bytes(),
-            resident_bytes: codes.len() as u64
-                + codebook.resident_bytes()
-                + Nav::ram_bytes(nav.ids.len() as u64, nav.graph.max_degree() as u64),
+            resident_bytes: codes.bytes() + codebook.resident_bytes() + Nav::ram_bytes(nav.ids.len() as u64, nav.graph.max_degree() as u64),
             string_keys: keys.are_strings(),
             row_keys: keys.are_rows(),
             kept_bytes: kept.bytes(),
@@ -226,6 +238,7 @@ impl Base {
             nav,
             keys,
             distance,
+            live: is_live.then(|| Live::new(capacity, room)),
             pages,
             reader: options.reader,
             kept,
@@ -237,27 +250,81 @@ impl Base {
     /// Which way a search goes that keeps `list_size` candidates.
     pub(crate) fn way(&self, filter: Option<&KeySet>, list_size: usize) -> Way {
         match filter {
-            Some(keys) if keys.scan_is_cheaper(list_size, self.info.n) => Way::Scan,
+            Some(keys) if keys.scan_is_cheaper(list_size, self.n()) => Way::Scan,
             _ if self.info.all_resident => Way::Resident,
             None if self.adjacency.is_some() => Way::Adjacency,
             _ => Way::Flash,
         }
     }
 
-    /// The PQ code of a node.
+    /// Nodes, of which some may be none any more.
+    #[inline]
+    pub(crate) fn n(&self) -> u64 {
+        self.codes.n()
+    }
+
+    /// Nodes that there is room for.
+    pub(crate) fn room(&self) -> u64 {
+        self.live.as_ref().map_or(0, Live::capacity)
+    }
+
+    /// The PQ code of a node that there is.
     #[inline]
     pub(crate) fn code(&self, node: NodeId) -> &[u8] {
-        &self.codes[node.index() * self.info.code_bytes..][..self.info.code_bytes]
+        self.codes.get(node).unwrap_or_default()
+    }
+
+    /// Appends the neighbors of a record, as far as they are the nodes that were meant.
+    #[inline]
+    pub(crate) fn neighbors(&self, record: Record<'_>, out: &mut Vec<NodeId>) -> Result<(), RecordError> {
+        let Some(live) = &self.live else { return record.neighbors(self.n(), out) };
+        record.each_edge(self.n(), |id, tag| {
+            if live.is_current(id, tag) {
+                out.push(id);
+            }
+        })
+    }
+
+    /// Whether there is a node in the slot of this record.
+    #[inline]
+    pub(crate) fn is_used(&self, record: Record<'_>) -> bool {
+        self.live.is_none() || !record.slot_generation().1
+    }
+
+    /// Whether a page, which was checked, is as new as what was written of it last.
+    #[inline]
+    pub(crate) fn is_fresh(&self, number: u64, bytes: &[u8]) -> bool {
+        self.live.as_ref().is_none_or(|live| live.is_fresh(number, page::lsn(bytes)))
+    }
+
+    /// Reads a page into `buffer` and proves it; of a page that is being written, until it is whole.
+    pub(crate) fn read_page(&self, number: u64, buffer: &mut [u8]) -> Result<(u64, usize), SearchError> {
+        let mut attempts = 0;
+        loop {
+            self.pages.read_page_blocking(number, buffer)?;
+            match self.check_page(number, buffer) {
+                Ok(nodes) if self.is_fresh(number, buffer) => return Ok(nodes),
+                Err(error) if self.live.is_none() || attempts >= REREADS => return Err(error.into()),
+                _ if attempts >= REREADS => return Err(self.stays_old(number).into()),
+                _ => attempts += 1,
+            }
+            thread::yield_now();
+        }
     }
 
     /// Proves that `bytes` is the page `number`; returns its nodes as (first id, count).
     pub(crate) fn check_page(&self, number: u64, bytes: &[u8]) -> Result<(u64, usize), FormatError> {
-        check_page(&self.pages, &self.layout, self.file_id, self.info.n, number, bytes)
+        check_page(&self.pages, &self.layout, self.file_id, self.n(), number, bytes)
     }
 
     /// The nodes of a page that was checked before.
     pub(crate) fn nodes_of(&self, number: u64, bytes: &[u8]) -> (u64, usize) {
         (self.layout.first_node(number), usize::from(page::live(bytes)))
+    }
+
+    /// A page that the device gives as it was before it was written.
+    pub(crate) fn stays_old(&self, page: u64) -> FormatError {
+        self.corrupt(page, "it stays older than what was written of it".to_string())
     }
 
     fn corrupt(&self, page: u64, detail: String) -> FormatError {
@@ -298,12 +365,11 @@ impl Base {
         Ok((key, values))
     }
 
-    fn with_record<T>(&self, node: NodeId, read: impl FnOnce(Record<'_>) -> T) -> Result<T, SearchError> {
+    pub(crate) fn with_record<T>(&self, node: NodeId, read: impl FnOnce(Record<'_>) -> T) -> Result<T, SearchError> {
         let number = self.layout.page_of(node);
         let mut buffer =
             AlignedBuf::new(self.layout.page_bytes).map_err(|error| FormatError::Io { path: self.pages.path().to_path_buf(), error })?;
-        self.pages.read_page_blocking(number, &mut buffer)?;
-        let (_, live) = self.check_page(number, &buffer)?;
+        let (_, live) = self.read_page(number, &mut buffer)?;
         let slot = self.layout.slot_of(node);
         if slot >= live {
             return Err(self.corrupt(number, format!("node {node} is not in it")).into());
@@ -358,14 +424,19 @@ pub(crate) fn shape(path: &Path, manifest: &Manifest) -> Result<(Superblock, Rec
     let layout = Some(degree as usize)
         .filter(|_| (1..=65_535).contains(&degree))
         .zip(manifest.stored(path)?.element(manifest.element))
-        .and_then(|(degree, element)| RecordLayout::new(element, manifest.dim, degree, manifest.n))
+        .and_then(|(degree, element)| match manifest.capacity() {
+            None => RecordLayout::new(element, manifest.dim, degree, manifest.n),
+            Some(capacity) => RecordLayout::live(element, manifest.dim, degree, capacity),
+        })
         .ok_or_else(|| wrong(format!("no page has records of degree {degree}")))?;
+    // What is changed in place may grow; the entry is of those that were built.
+    let n = manifest.capacity().map_or(manifest.n, |capacity| superblock.n.clamp(manifest.n, capacity));
     let expected = Superblock {
         checksum: superblock.checksum,
         epoch: superblock.epoch,
         file_id: format::file_id(manifest.generation, format::GRAPH_FILE),
-        n: manifest.n,
-        page_count: layout.page_count(manifest.n),
+        n,
+        page_count: layout.page_count(n),
         page_bytes: layout.page_bytes as u64,
         record_bytes: layout.record_bytes as u64,
         id_bits: layout.id_bits as u64,
@@ -376,6 +447,17 @@ pub(crate) fn shape(path: &Path, manifest: &Manifest) -> Result<(Superblock, Rec
         return Err(wrong(format!("the superblock says {superblock:?}, the manifest makes it {expected:?}")).into());
     }
     Ok((superblock, layout))
+}
+
+/// The codes of `n` nodes, which may be more than were built.
+pub(crate) fn open_codes(path: &Path, manifest: &Manifest, n: u64) -> Result<BlobReader, FormatError> {
+    let blob = open_blob(path, manifest, format::CODES_FILE);
+    if manifest.capacity().is_none() {
+        return blob;
+    }
+    let built = manifest.file(format::CODES_FILE).map_or(0, |entry| entry.payload_bytes);
+    let code_bytes = built / manifest.n.max(1);
+    BlobReader::open_grown(&path.join(format::CODES_FILE), format::file_id(manifest.generation, format::CODES_FILE), n * code_bytes)
 }
 
 pub(crate) fn open_blob(path: &Path, manifest: &Manifest, name: &str) -> Result<BlobReader, FormatError> {

@@ -26,6 +26,17 @@ impl Bits {
         is_new
     }
 
+    /// Takes `number` out.
+    pub(crate) fn remove(&mut self, number: u32) {
+        let (part, word, bit) = place(number);
+        if self.contains(number)
+            && let Some(words) = self.parts.get_mut(part).and_then(Option::as_mut)
+        {
+            Arc::make_mut(words)[word] &= !bit;
+            self.len -= 1;
+        }
+    }
+
     /// Whether `number` is in it.
     #[inline]
     pub(crate) fn contains(&self, number: u32) -> bool {
@@ -36,6 +47,23 @@ impl Bits {
     /// How many are in it.
     pub(crate) fn len(&self) -> u64 {
         self.len
+    }
+}
+
+/// Nodes of a base that a search must not show: the dead, and those that came after its snapshot.
+#[derive(Clone, Debug)]
+pub(crate) struct Hidden {
+    pub(crate) dead: Arc<Bits>,
+    /// Those of the dead that searches still pass through.
+    pub(crate) linked: u64,
+    /// All from here on.
+    pub(crate) from: u64,
+}
+
+impl Hidden {
+    #[inline]
+    pub(crate) fn contains(&self, node: u32) -> bool {
+        u64::from(node) >= self.from || self.dead.contains(node)
     }
 }
 
@@ -57,5 +85,9 @@ mod tests {
             assert!(bits.insert(number) && !bits.insert(number));
             assert!(bits.contains(number) && !before.contains(number) && before.len() + 1 == bits.len());
         }
+        let full = bits.clone();
+        bits.remove(64);
+        bits.remove(64);
+        assert!(!bits.contains(64) && full.contains(64) && bits.len() + 1 == full.len());
     }
 }

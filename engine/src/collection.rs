@@ -16,23 +16,34 @@
 //! snapshot of its moment, which nothing changes afterwards: the base generation on flash less the nodes that are dead, and the slots of the delta
 //! that were there, less the dead ones. So it never waits for a writer, and sees a batch wholly or not at all.
 
+mod choose;
 mod commit;
 mod delta;
 mod error;
 mod keeper;
+mod merge;
+mod pins;
 mod point;
 mod publish;
+mod readers;
+mod redo;
 mod store;
 
 pub use commit::Written;
 pub use error::CollectionError;
 pub use point::{CollectionConfig, KeyKind, MAX_PAYLOAD_BYTES, Point, PointKey, VectorError};
 
-use crate::{Answer, Index, OpenOptions, SearchParams, SearchStats, bits::Bits};
+use crate::{
+    Answer, Index, OpenOptions, SearchParams, SearchStats,
+    bits::{Bits, Hidden},
+    disk::{Disk, FileDisk},
+};
 use arc_swap::ArcSwap;
 use commit::{Group, Writer};
 use delta::{Delta, MAX_SLOTS};
 use keeper::Keeper;
+pub use merge::{MergeLimits, MergeReport};
+use pins::Pins;
 use roxanne_core::{
     distance::DistanceFn,
     id::Key,
@@ -46,9 +57,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
-use store::{NO_NODE, State, Store, View};
+use store::{MERGED_TEXT, NO_NODE, State, Store, View};
 
 const LOCK: &str = "LOCK";
+/// Times that a point is looked for which a merge moves meanwhile.
+const MOST_LOOKS: u32 = 100;
 
 /// When a write counts as done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,7 +74,7 @@ pub enum Durability {
 }
 
 /// How to open a collection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct CollectionOptions {
     /// How its base is opened, and within which memory.
     pub base: OpenOptions,
@@ -71,11 +84,22 @@ pub struct CollectionOptions {
     pub durability: Durability,
     /// Only look: any number of processes may, beside one that writes; they see what was there when they opened it.
     pub read_only: bool,
+    /// Merge into the base, in the background, what gathers: where it is changed in place. Without it that happens when it is asked for.
+    pub merges: bool,
+    /// What writes the base's files, where they are changed in place.
+    pub disk: Arc<dyn Disk>,
 }
 
 impl Default for CollectionOptions {
     fn default() -> CollectionOptions {
-        CollectionOptions { base: OpenOptions::default(), delta_bytes: 1 << 30, durability: Durability::Disk, read_only: false }
+        CollectionOptions {
+            base: OpenOptions::default(),
+            delta_bytes: 1 << 30,
+            durability: Durability::Disk,
+            read_only: false,
+            merges: true,
+            disk: Arc::<FileDisk>::default(),
+        }
     }
 }
 
@@ -124,6 +148,8 @@ pub struct CollectionStats {
     pub base_points: u64,
     /// Those that were replaced or deleted since.
     pub base_dead: u64,
+    /// Slots that such have left, for others to come.
+    pub base_free: u64,
     /// Slots of the delta, dead ones among them.
     pub delta_points: u64,
     /// Those that were replaced or deleted.
@@ -140,7 +166,7 @@ pub struct CollectionStats {
 pub(crate) struct Snapshot {
     sequence: u64,
     base: Option<Index>,
-    base_dead: Arc<Bits>,
+    hidden: Hidden,
     delta: Arc<Delta>,
     len: u32,
     delta_dead: Arc<Bits>,
@@ -154,11 +180,13 @@ struct Inner {
     options: CollectionOptions,
     store: Store,
     snapshot: ArcSwap<Snapshot>,
+    pins: Pins,
+    merging: Mutex<()>,
     writer: Mutex<Writer>,
     group: Group,
     keeper: Keeper,
     searches: Mutex<Vec<BeamSearch>>,
-    /// Held while this is open for writing.
+    /// Held while this is open: for writing, or for reading.
     _lock: Option<File>,
 }
 
@@ -209,6 +237,7 @@ impl Collection {
             _ => fs::create_dir(&partial).map_err(io(&partial))?,
         }
         Store::create(&partial, config)?;
+        readers::prepare(&partial)?;
         File::open(&partial).and_then(|directory| directory.sync_all()).map_err(io(&partial))?;
         fs::rename(&partial, path).map_err(io(path))?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -226,12 +255,13 @@ impl Collection {
             let detail = if path.is_dir() { "it has no store" } else { "no such directory" };
             return Err(CollectionError::NotACollection { path: path.to_path_buf(), detail: detail.to_string() });
         }
-        let lock = if options.read_only { None } else { Some(lock(path)?) };
-        let (store, config, State { sequence, base, replaced }) = Store::open(path, options)?;
+        let lock = if options.read_only { readers::enter(path)? } else { Some(lock(path)?) };
+        let (store, config, State { sequence, base, replaced, merged }) = Store::open(path, options)?;
         let distance = DistanceFn::new(config.metric, config.element, config.dim)?;
         let (base, base_sequence) = match base {
             None => (None, 0),
             Some((name, sequence)) => {
+                merge::recover(&path.join(&name), &store, merged, &*options.disk, options.read_only)?;
                 let base = Index::open_with(path.join(&name), &options.base)?;
                 publish::check_base(&base, &config, &name).map_err(|detail| store.damaged(detail))?;
                 if !options.read_only {
@@ -240,10 +270,11 @@ impl Collection {
                 (Some(base), sequence)
             }
         };
-        let nodes = base.as_ref().map_or(0, |base| base.info().n);
+        let nodes = base.as_ref().map_or(0, Index::nodes);
         let is_node = |node: u32| node == NO_NODE || u64::from(node) < nodes;
         let delta = Arc::new(Delta::new(distance, config.metric));
         let mut writer = Writer::new(sequence, base, base_sequence, delta);
+        writer.take_slots(&store)?;
         store.each_deleted(|_, _, node| {
             if !is_node(node) {
                 return Err(store.damaged(format!("a deletion of node {node} of {nodes}")));
@@ -260,14 +291,18 @@ impl Collection {
             writer.append(key, row.into(), node);
             Ok(())
         })?;
-        let snapshot = ArcSwap::from_pointee(writer.snapshot());
+        let snapshot = Arc::new(writer.snapshot());
+        let pins = Pins::default();
+        pins.add(&snapshot);
         let inner = Arc::new(Inner {
             path: path.to_path_buf(),
             config,
             distance,
-            options: *options,
+            options: options.clone(),
             store,
-            snapshot,
+            snapshot: ArcSwap::new(snapshot),
+            pins,
+            merging: Mutex::default(),
             writer: Mutex::new(writer),
             group: Group::default(),
             keeper: Keeper::default(),
@@ -291,12 +326,12 @@ impl Collection {
     pub fn stats(&self) -> CollectionStats {
         let inner = self.inner();
         let snapshot = inner.snapshot.load();
-        let base_points = snapshot.base.as_ref().map_or(0, |base| base.info().n);
         CollectionStats {
             sequence: snapshot.sequence,
             points: snapshot.live(),
-            base_points,
-            base_dead: snapshot.base_dead.len(),
+            base_points: snapshot.hidden.from,
+            base_dead: snapshot.hidden.dead.len(),
+            base_free: snapshot.hidden.dead.len() - snapshot.hidden.linked,
             delta_points: u64::from(snapshot.len),
             delta_dead: snapshot.delta_dead.len(),
             delta_linked: u64::from(snapshot.delta.linked()),
@@ -327,7 +362,7 @@ impl Collection {
         let row = inner.config.row(query).map_err(CollectionError::Query)?;
         params.check()?;
         let snapshot = inner.snapshot.load_full();
-        let answer = snapshot.base.as_ref().map(|base| base.search_beside(query, params, &snapshot.base_dead)).transpose()?;
+        let answer = snapshot.base.as_ref().map(|base| base.search_beside(query, params, &snapshot.hidden)).transpose()?;
         let mut search = locked(&inner.searches).pop().unwrap_or_default();
         let mut top = TopK::new(params.k);
         let mut is_dead = |slot: u32| snapshot.delta_dead.contains(slot);
@@ -336,7 +371,7 @@ impl Collection {
             top.offer((distance, &snapshot.delta.slot(slot).key));
         });
         locked(&inner.searches).push(search);
-        let mut found = snapshot.found(answer, top, params.k)?;
+        let mut found = snapshot.found(&inner.store, answer, top, params.k)?;
         found.stats.distances += distances;
         found.stats.micros = start.elapsed().as_micros() as u64;
         Ok(found)
@@ -351,12 +386,12 @@ impl Collection {
         let row = inner.config.row(query).map_err(CollectionError::Query)?;
         SearchParams { k, ..SearchParams::default() }.check()?;
         let snapshot = inner.snapshot.load_full();
-        let answer = snapshot.base.as_ref().map(|base| base.exact_beside(query, k, &snapshot.base_dead)).transpose()?;
+        let answer = snapshot.base.as_ref().map(|base| base.exact_beside(query, k, &snapshot.hidden)).transpose()?;
         let mut top = TopK::new(k);
         for slot in (0..snapshot.len).filter(|&slot| !snapshot.delta_dead.contains(slot)) {
             top.offer((snapshot.delta.distance(&row, slot), &snapshot.delta.slot(slot).key));
         }
-        let mut found = snapshot.found(answer, top, k)?;
+        let mut found = snapshot.found(&inner.store, answer, top, k)?;
         found.stats.distances += u64::from(snapshot.len);
         found.stats.micros = start.elapsed().as_micros() as u64;
         Ok(found)
@@ -371,10 +406,10 @@ impl Collection {
         if key.kind() != inner.config.keys {
             return Ok(None);
         }
-        let bytes = key.to_bytes();
+        let (bytes, mut attempts) = (key.to_bytes(), 0);
         loop {
             let snapshot = inner.snapshot.load_full();
-            let View { base, payload, row, deleted } = inner.store.view(&bytes)?;
+            let View { base, payload, row, deleted, node } = inner.store.view(&bytes)?;
             // The store may be a moment ahead, with another base; then the snapshot is about to follow.
             if base != snapshot.base.as_ref().map(publish::name_of) {
                 drop(locked(&inner.writer));
@@ -393,10 +428,24 @@ impl Collection {
                     Some(vector)
                 }
                 None if deleted => None,
-                None => match snapshot.node_of(key)?.zip(snapshot.base.as_ref()) {
-                    Some((node, base)) => Some(base.vector_of(node)?),
-                    None => None,
-                },
+                None => {
+                    let node = match node {
+                        Some(node) => Some(node).filter(|&node| node != NO_NODE),
+                        None => node_of(snapshot.base.as_ref(), key)?,
+                    };
+                    match node.zip(snapshot.base.as_ref()) {
+                        Some((node, base)) => match base.key_and_vector_of(node)? {
+                            Some((found, vector)) if inner.store.key_in(base, found)? == *key => Some(vector),
+                            // It has left its slot since the store was looked at.
+                            _ if attempts < MOST_LOOKS => {
+                                attempts += 1;
+                                continue;
+                            }
+                            _ => return Err(inner.store.damaged(format!("key {key} is not in node {node}, which the store says"))),
+                        },
+                        None => None,
+                    }
+                }
             };
             return Ok(vector.map(|vector| Point { key: key.clone(), vector, payload: payload.unwrap_or_default() }));
         }
@@ -442,18 +491,17 @@ fn lock(directory: &Path) -> Result<File, CollectionError> {
 impl Snapshot {
     /// Live points.
     fn live(&self) -> u64 {
-        let base = self.base.as_ref().map_or(0, |base| base.info().n);
-        base - self.base_dead.len() + u64::from(self.len) - self.delta_dead.len()
+        self.hidden.from - self.hidden.dead.len() + u64::from(self.len) - self.delta_dead.len()
     }
 
     /// What base and delta found, as one.
-    fn found(&self, answer: Option<Answer>, top: TopK<(Distance, &PointKey)>, k: usize) -> Result<Found, CollectionError> {
+    fn found(&self, store: &Store, answer: Option<Answer>, top: TopK<(Distance, &PointKey)>, k: usize) -> Result<Found, CollectionError> {
         let mut near: Vec<(Distance, PointKey)> = Vec::new();
         let mut found = Found { sequence: self.sequence, complete: true, ..Found::default() };
         if let Some((answer, base)) = answer.zip(self.base.as_ref()) {
             (found.complete, found.stats) = (answer.complete, answer.stats);
             for hit in answer.hits {
-                near.push((Distance(hit.distance), key_of(base, hit.key)?));
+                near.push((Distance(hit.distance), store.key_in(base, hit.key)?));
             }
         }
         let mut top = top;
@@ -463,21 +511,31 @@ impl Snapshot {
         found.hits = near.into_iter().map(|(distance, key)| PointHit { key, distance: distance.0 }).collect();
         Ok(found)
     }
+}
+
+impl Store {
+    /// The key of a record of the base.
+    fn key_in(&self, base: &Index, key: Key) -> Result<PointKey, CollectionError> {
+        if base.info().string_keys && key.0 >= MERGED_TEXT {
+            let text = self.name_of(key.0)?.ok_or_else(|| self.damaged(format!("number {key} of the base has no name")))?;
+            return Ok(PointKey::Text(text.into()));
+        }
+        Ok(match base.key_name(key)? {
+            Some(text) => PointKey::Text(text.into()),
+            None => PointKey::Number(key.0),
+        })
+    }
 
     /// The node of the base under this key, dead or alive.
-    fn node_of(&self, key: &PointKey) -> Result<Option<u32>, CollectionError> {
-        node_of(self.base.as_ref(), key)
+    fn node_in(&self, base: Option<&Index>, key: &PointKey) -> Result<Option<u32>, CollectionError> {
+        match self.node_of(&key.to_bytes())? {
+            Some(node) => Ok(Some(node).filter(|&node| node != NO_NODE)),
+            None => node_of(base, key),
+        }
     }
 }
 
-/// The key of a record of the base.
-fn key_of(base: &Index, key: Key) -> Result<PointKey, CollectionError> {
-    Ok(match base.key_name(key)? {
-        Some(text) => PointKey::Text(text.into()),
-        None => PointKey::Number(key.0),
-    })
-}
-
+/// The node that a base's own keys say.
 fn node_of(base: Option<&Index>, key: &PointKey) -> Result<Option<u32>, CollectionError> {
     let Some(base) = base else { return Ok(None) };
     Ok(match key {

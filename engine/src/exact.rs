@@ -3,7 +3,7 @@
 use crate::{
     Answer, KeySet, SearchError, SearchStats, Way,
     base::Base,
-    bits::Bits,
+    bits::Hidden,
     io::AlignedBuf,
     kept::Kept,
     params::{Hit, MAX_LIST_SIZE},
@@ -25,7 +25,7 @@ pub(crate) fn exact(
     queries: &[&[f32]],
     k: usize,
     filter: Option<&KeySet>,
-    dead: Option<&Bits>,
+    hidden: Option<&Hidden>,
 ) -> Result<Vec<Answer>, SearchError> {
     let start = Instant::now();
     if !(1..=MAX_LIST_SIZE).contains(&k) {
@@ -36,14 +36,13 @@ pub(crate) fn exact(
         ranker.take(base, query).map(|()| ranker)
     };
     let rankers = queries.iter().map(ranker).collect::<Result<Vec<_>, _>>()?;
-    let mut tops: Vec<TopK<(Distance, NodeId, Key)>> = rankers.iter().map(|_| TopK::new(k.min(base.info.n as usize))).collect();
+    let mut tops: Vec<TopK<(Distance, NodeId, Key)>> = rankers.iter().map(|_| TopK::new(k.min(base.n() as usize))).collect();
     let mut met = 0;
-    let mut look_at = |number: u64, page: &[u8]| -> Result<(), SearchError> {
-        let (first, live) = base.check_page(number, page)?;
+    let mut look_at = |_: u64, (first, live): (u64, usize), page: &[u8]| -> Result<(), SearchError> {
         for slot in 0..live {
             let record = base.layout.record(page, slot);
-            let is_dead = dead.is_some_and(|dead| dead.contains((first + slot as u64) as u32));
-            if is_dead || filter.is_some_and(|keys| !keys.contains(record.key())) {
+            let is_hidden = hidden.is_some_and(|hidden| hidden.contains((first + slot as u64) as u32));
+            if is_hidden || !base.is_used(record) || filter.is_some_and(|keys| !keys.contains(record.key())) {
                 continue;
             }
             met += 1;
@@ -55,7 +54,7 @@ pub(crate) fn exact(
         Ok(())
     };
     each_page(base, &mut look_at)?;
-    let reads = if matches!(base.kept, Kept::All(_)) { 0 } else { base.info.page_count };
+    let reads = if matches!(base.kept, Kept::All(_)) { 0 } else { base.pages.page_count() };
     let stats = SearchStats { way: Way::Scan, reads, distances: met, micros: start.elapsed().as_micros() as u64, ..SearchStats::default() };
     let answer = |mut top: TopK<(Distance, NodeId, Key)>| Answer {
         hits: top.drain_sorted().into_iter().map(|(distance, _, key)| Hit { key, distance: distance.0 }).collect(),
@@ -65,21 +64,29 @@ pub(crate) fn exact(
     Ok(tops.into_iter().map(answer).collect())
 }
 
-/// What looks at a page, given its number and its bytes.
-type Look<'a, E> = dyn FnMut(u64, &[u8]) -> Result<(), E> + 'a;
+/// What looks at a page, given its number, its nodes (the first and how many) and its bytes.
+type Look<'a, E> = dyn FnMut(u64, (u64, usize), &[u8]) -> Result<(), E> + 'a;
 
 /// Shows every page, in their order, from RAM where all are there.
 pub(crate) fn each_page<E: From<SearchError>>(base: &Base, look_at: &mut Look<'_, E>) -> Result<(), E> {
-    let (page_bytes, page_count) = (base.layout.page_bytes, base.info.page_count);
+    let (page_bytes, page_count) = (base.layout.page_bytes, base.pages.page_count());
     if let Kept::All(pages) = &base.kept {
-        return (0..).zip(pages.chunks_exact(page_bytes)).try_for_each(|(number, page)| look_at(number, page));
+        return (0..).zip(pages.chunks_exact(page_bytes)).try_for_each(|(number, page)| look_at(number, base.nodes_of(number, page), page));
     }
     let mut buffer = AlignedBuf::new(PAGES_AT_ONCE as usize * page_bytes)
         .map_err(|error| SearchError::from(FormatError::Io { path: base.pages.path().to_path_buf(), error }))?;
     for first in (0..page_count).step_by(PAGES_AT_ONCE as usize) {
         let part = &mut buffer[..PAGES_AT_ONCE.min(page_count - first) as usize * page_bytes];
         base.pages.read_pages_blocking(first, part).map_err(SearchError::from)?;
-        (first..).zip(part.chunks_exact(page_bytes)).try_for_each(|(number, page)| look_at(number, page))?;
+        for (number, page) in (first..).zip(part.chunks_exact_mut(page_bytes)) {
+            // A page that is being written is asked for by itself.
+            let nodes = match base.check_page(number, page) {
+                Ok(nodes) if base.is_fresh(number, page) => nodes,
+                Err(error) if base.live.is_none() => return Err(SearchError::from(error).into()),
+                _ => base.read_page(number, page)?,
+            };
+            look_at(number, nodes, page)?;
+        }
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ mod suite;
 mod uring;
 
 pub use buffer::AlignedBuf;
+pub(crate) use buffer::Mapping;
 pub use file::{OpenPagesError, PageFile, drop_page_cache};
 
 use std::{

@@ -65,11 +65,12 @@ impl Kept {
         Ok(Kept::All(all))
     }
 
-    /// A cache of `frames` pages of `file`, filled with those that `counts` says are wanted most, as far as they pass `check`.
-    pub(crate) fn some(file: &PageFile, frames: u64, counts: Option<&[u8]>, check: Check<'_>) -> Result<Kept, OpenError> {
+    /// A cache of `frames` pages of `file`, which may come to have `room` of them, filled with those that `counts` says are wanted most, as far as
+    /// they pass `check`.
+    pub(crate) fn some(file: &PageFile, room: u64, frames: u64, counts: Option<&[u8]>, check: Check<'_>) -> Result<Kept, OpenError> {
         let io = |error| FormatError::Io { path: file.path().to_path_buf(), error };
         let frames = usize::try_from(frames).map_err(|_| io(std::io::ErrorKind::OutOfMemory.into()))?;
-        let cache = PageCache::new(frames, file.page_bytes(), file.page_count()).map_err(io)?;
+        let cache = PageCache::new(frames, file.page_bytes(), room).map_err(io)?;
         let Some(counts) = counts else { return Ok(Kept::Some(cache)) };
         cache.remember(counts);
         let mut wanted: Vec<u32> = (0..counts.len() as u32).filter(|&page| counts[page as usize] > 0).collect();

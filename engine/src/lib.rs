@@ -17,16 +17,19 @@ mod base;
 mod bits;
 pub mod collection;
 mod cursor;
+pub mod disk;
 mod error;
 mod exact;
 pub mod io;
 mod kept;
 mod key_set;
+mod live;
 mod params;
 mod query;
 mod ranker;
 mod searcher;
 mod spaces;
+mod trace;
 mod tuned;
 pub mod verify;
 
@@ -40,7 +43,7 @@ pub use searcher::{MAX_IN_FLIGHT, Searcher};
 pub use tuned::{CALIBRATION_FILE, Calibration, WARM_FILE};
 
 use base::Base;
-use bits::Bits;
+use bits::Hidden;
 use roxanne_core::{
     id::{Key, NodeId},
     random::CounterRng,
@@ -163,16 +166,29 @@ impl Index {
         self.with_searcher(|searcher| searcher.search_in(query, params, Some(filter)))
     }
 
-    /// The nearest of all nodes but the dead.
-    pub(crate) fn search_beside(&self, query: &[f32], params: &SearchParams, dead: &Arc<Bits>) -> Result<Answer, SearchError> {
-        let dead = Some(dead).filter(|dead| dead.len() > 0);
-        self.with_searcher(|searcher| searcher.search_beside(query, params, dead))
+    /// The nearest of all nodes but those that are out of sight.
+    pub(crate) fn search_beside(&self, query: &[f32], params: &SearchParams, hidden: &Hidden) -> Result<Answer, SearchError> {
+        let hidden = Some(hidden).filter(|hidden| self.base.live.is_some() || hidden.dead.len() > 0);
+        self.with_searcher(|searcher| searcher.search_beside(query, params, hidden))
     }
 
-    /// The exact `k` nearest of all nodes but the dead.
-    pub(crate) fn exact_beside(&self, query: &[f32], k: usize, dead: &Bits) -> Result<Answer, SearchError> {
-        let answers = exact::exact(&self.base, &[query], k, None, Some(dead))?;
+    /// The exact `k` nearest of all nodes but those that are out of sight.
+    pub(crate) fn exact_beside(&self, query: &[f32], k: usize, hidden: &Hidden) -> Result<Answer, SearchError> {
+        let answers = exact::exact(&self.base, &[query], k, None, Some(hidden))?;
         Ok(answers.into_iter().next().unwrap_or_default())
+    }
+
+    /// Nodes, some of which may have left their slot.
+    pub(crate) fn nodes(&self) -> u64 {
+        self.base.n()
+    }
+
+    /// The nodes that searches begin at, in order.
+    pub(crate) fn entries(&self) -> Vec<u32> {
+        let mut entries: Vec<u32> = self.base.nav.ids.iter().chain([&self.base.entry]).map(|id| id.0).collect();
+        entries.sort_unstable();
+        entries.dedup();
+        entries
     }
 
     /// The node of a number key; `None` where keys are strings.
@@ -193,18 +209,27 @@ impl Index {
 
     /// Shows every node, with the key and the vector of its record, in their order on disk.
     pub(crate) fn each_record<E: From<SearchError>>(&self, mut each: impl FnMut(u32, Key, &[u8]) -> Result<(), E>) -> Result<(), E> {
-        exact::each_page(&self.base, &mut |number, page| {
-            let (first, live) = self.base.check_page(number, page).map_err(SearchError::from)?;
-            (0..live).try_for_each(|slot| {
-                let record = self.base.layout.record(page, slot);
-                each((first + slot as u64) as u32, record.key(), record.vector())
-            })
+        exact::each_page(&self.base, &mut |_, (first, live), page| {
+            let records = (0..live).map(|slot| (first + slot as u64, self.base.layout.record(page, slot)));
+            records
+                .filter(|(_, record)| self.base.is_used(*record))
+                .try_for_each(|(node, record)| each(node as u32, record.key(), record.vector()))
         })
     }
 
-    /// The vector of a node, as far as its record holds it.
-    pub(crate) fn vector_of(&self, node: u32) -> Result<Vec<f32>, SearchError> {
-        Ok(self.base.key_and_vector(NodeId(node))?.1)
+    /// The key of a node, and its vector as far as its record holds it.
+    /// `None` of a slot without a node.
+    pub(crate) fn key_and_vector_of(&self, node: u32) -> Result<Option<(Key, Vec<f32>)>, SearchError> {
+        self.base.with_record(NodeId(node), |record| {
+            let mut values = vec![0.0; self.base.info.dim];
+            self.base.info.element.decode(record.vector(), &mut values);
+            self.base.is_used(record).then(|| (record.key(), values))
+        })
+    }
+
+    /// The vector of a node as its record holds it.
+    pub(crate) fn row_of(&self, node: u32) -> Result<Vec<u8>, SearchError> {
+        self.base.with_record(NodeId(node), |record| record.vector().to_vec())
     }
 
     /// Every vector within `radius` of `query`; see [`Searcher::range`].
@@ -300,7 +325,7 @@ impl Index {
     /// # Errors
     /// Corruption, or a failing disk.
     pub fn sample(&self, count: u64, seed: u64) -> Result<Vec<(Key, Vec<f32>)>, SearchError> {
-        let nodes = CounterRng::new(seed).sample(self.base.info.n, count);
+        let nodes = CounterRng::new(seed).sample(self.base.n(), count);
         nodes.into_iter().map(|node| self.base.key_and_vector(NodeId(node as u32))).collect()
     }
 

@@ -8,13 +8,14 @@
 use crate::{
     SearchError,
     base::Base,
-    bits::Bits,
+    bits::Hidden,
     io::cache::{PageCache, Pinned},
     kept::Kept,
     key_set::KeySet,
     params::{Answer, Hit, SearchParams, SearchStats, Way},
     ranker::Ranker,
     spaces::{CodeSpace, NavSpace, ResidentSpace, resident_record},
+    trace::Trace,
 };
 use roxanne_core::{
     format::{FormatError, record::Record},
@@ -52,7 +53,7 @@ pub(crate) struct Query {
     pub(crate) waiting: usize,
     filter: Option<Arc<KeySet>>,
     /// Nodes that are passed through and never returned.
-    dead: Option<Arc<Bits>>,
+    hidden: Option<Hidden>,
     /// Only hits as near as this; `f32::INFINITY` without a limit.
     radius: f32,
     /// Everything ranked stays, for a list that grows.
@@ -78,6 +79,8 @@ pub(crate) struct Query {
     unseen: Vec<NodeId>,
     distances: Vec<u32>,
     met: Vec<Neighbor<u32>>,
+    /// What is noted of all that is looked at, where that is wanted.
+    pub(crate) trace: Option<Trace>,
 }
 
 /// Times that a list grows at most for the sake of nodes that are dead.
@@ -105,7 +108,7 @@ impl Query {
             stats: SearchStats::default(),
             waiting: 0,
             filter: None,
-            dead: None,
+            hidden: None,
             radius: f32::INFINITY,
             keeps_all: false,
             started: None,
@@ -124,6 +127,7 @@ impl Query {
             unseen: Vec::new(),
             distances: Vec::new(),
             met: Vec::new(),
+            trace: None,
         }
     }
 
@@ -134,10 +138,9 @@ impl Query {
         vector: &[f32],
         params: &SearchParams,
         filter: Option<Arc<KeySet>>,
-        dead: Option<Arc<Bits>>,
+        hidden: Option<Hidden>,
     ) -> Result<(), SearchError> {
         self.ranker.take(base, vector)?;
-        let info = &base.info;
         self.params = *params;
         self.started = Some(Instant::now());
         self.stats = SearchStats::default();
@@ -150,19 +153,20 @@ impl Query {
         self.order.clear();
         self.held.clear();
         self.pages.reset();
-        let most = usize::try_from(info.n).unwrap_or(usize::MAX);
+        let n = base.n();
+        let most = usize::try_from(n).unwrap_or(usize::MAX);
         self.top.reset(params.k.min(most));
         let list_size = params.list_size.max(params.k);
         self.way = base.way(filter.as_deref(), list_size);
         // As many of those that match as an unfiltered list would hold.
         let list_size = match filter.as_deref().filter(|_| self.way != Way::Scan) {
-            Some(keys) => keys.list_size(list_size, info.n),
+            Some(keys) => keys.list_size(list_size, n),
             None => list_size,
         };
         // And as many of those that live.
-        let list_size = dead.as_ref().map_or(list_size, |dead| list_of_the_living(list_size, dead.len(), info.n));
+        let list_size = hidden.as_ref().map_or(list_size, |hidden| list_of_the_living(list_size, hidden.linked, n));
         self.search.reset(list_size.min(most));
-        (self.filter, self.dead) = (filter, dead);
+        (self.filter, self.hidden, self.trace) = (filter, hidden, None);
         if !matches!(base.kept, Kept::All(_)) {
             base.codec.pq_query(vector, &mut self.pq_query);
         }
@@ -174,7 +178,11 @@ impl Query {
         if !matches!(base.kept, Kept::All(_)) {
             self.table.fill(&base.codebook, base.codec.lookup_kind(), &self.pq_query, &mut scratch.lookup);
         }
-        if self.params.slack > 0.0 && self.filter.is_none() && self.dead.is_none() && !self.keeps_all {
+        if self.params.slack > 0.0
+            && self.filter.is_none()
+            && self.hidden.as_ref().is_none_or(|hidden| hidden.linked == 0)
+            && !self.keeps_all
+        {
             let scale = if self.way == Way::Resident { Scale::Ranks } else { Scale::Offset(self.table.offset()) };
             self.search.set_slack(Slack { k: self.params.k, share: self.params.slack, scale });
         }
@@ -290,7 +298,7 @@ impl Query {
             }
             return;
         }
-        self.table.distances(&base.codes, nodes, &mut self.distances);
+        self.table.distances_by(|node| base.codes.get(node), nodes, &mut self.distances);
         for (&id, &distance) in nodes.iter().zip(&self.distances) {
             self.search.push(Neighbor { distance, id });
         }
@@ -333,7 +341,10 @@ impl Query {
         let (candidate, (page, kept)) = self.search.take_where(|candidate| {
             let page = base.layout.page_of(candidate.id);
             // A page that was asked of the device comes from there, even if it came into the cache meanwhile.
-            if pages.contains(NodeId(page as u32)) { None } else { Some((page, cache.get(page)?)) }
+            if pages.contains(NodeId(page as u32)) {
+                return None;
+            }
+            cache.get(page).filter(|kept| base.is_fresh(page, kept)).map(|kept| (page, kept))
         })?;
         self.want(base, candidate.id);
         Some((page, kept))
@@ -365,8 +376,14 @@ impl Query {
         let record = |id: NodeId| base.layout.record(bytes, (u64::from(id.0) - first) as usize);
         for slot in 0..live {
             let (id, record) = (NodeId((first + slot as u64) as u32), base.layout.record(bytes, slot));
+            if !base.is_used(record) {
+                continue;
+            }
             let distance = Distance(self.ranker.distance(base, record.vector()));
             self.rank(distance, id, || record.key());
+            if let Some(trace) = &mut self.trace {
+                trace.note(base, distance, id, record);
+            }
         }
         self.stats.distances += live as u64;
         if self.way != Way::Flash {
@@ -380,6 +397,10 @@ impl Query {
                 if u64::from(id.0) - first >= live as u64 {
                     return Err(base.no_record(number, live, id).into());
                 }
+                // It may have left since.
+                if !base.is_used(record(id)) {
+                    continue;
+                }
                 self.expand(base, number, record(id))?;
             } else {
                 at += 1;
@@ -387,6 +408,9 @@ impl Query {
         }
         for slot in 0..live {
             let id = NodeId((first + slot as u64) as u32);
+            if !base.is_used(record(id)) {
+                continue;
+            }
             let neighbor = Neighbor { distance: self.table.distance(base.code(id)), id };
             let useful = if self.search.visit(id) {
                 let admitted = self.search.admits(neighbor);
@@ -405,7 +429,7 @@ impl Query {
     /// A node's exact distance is known.
     #[inline]
     fn rank(&mut self, distance: Distance, id: NodeId, key: impl FnOnce() -> Key) {
-        if distance.0 > self.radius || self.dead.as_ref().is_some_and(|dead| dead.contains(id.0)) {
+        if distance.0 > self.radius || self.hidden.as_ref().is_some_and(|hidden| hidden.contains(id.0)) {
             return;
         }
         let ranked = Ranked { distance, id, key: key() };
@@ -423,9 +447,9 @@ impl Query {
     fn expand(&mut self, base: &Base, number: u64, record: Record<'_>) -> Result<(), FormatError> {
         self.stats.expanded += 1;
         self.neighbors.clear();
-        record.neighbors(base.info.n, &mut self.neighbors).map_err(|e| base.bad_record(number, &e))?;
+        base.neighbors(record, &mut self.neighbors).map_err(|e| base.bad_record(number, &e))?;
         self.search.retain_new(&mut self.neighbors);
-        self.table.distances(&base.codes, &self.neighbors, &mut self.distances);
+        self.table.distances_by(|node| base.codes.get(node), &self.neighbors, &mut self.distances);
         self.search.distance_count += self.neighbors.len() as u64;
         for (&id, &distance) in self.neighbors.iter().zip(&self.distances) {
             self.search.push(Neighbor { distance, id });
@@ -437,7 +461,7 @@ impl Query {
     pub(crate) fn run_resident(&mut self, base: &Base, pages: &[u8]) {
         let mut search = mem::take(&mut self.search);
         // Without a filter or a radius the list itself holds the answer; else whatever is met is ranked, whether the list has room for it or not.
-        let listed = self.filter.is_none() && self.dead.is_none() && !self.keeps_all;
+        let listed = self.filter.is_none() && self.hidden.is_none() && !self.keeps_all;
         let mut space = ResidentSpace { base, pages, ranker: &self.ranker, met: (!listed).then(|| mem::take(&mut self.met)) };
         go_on_in_ram(&mut space, &[base.entry], &mut search, |_| self.stats.expanded += 1);
         let mut met = space.met.take().unwrap_or_default();

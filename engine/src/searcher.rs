@@ -8,13 +8,14 @@
 
 use crate::{
     SearchError,
-    base::Base,
-    bits::Bits,
+    base::{Base, REREADS},
+    bits::Hidden,
     io::{NodeReader, PageFile, open_reader},
     kept::Kept,
     key_set::KeySet,
     params::{self, Answer, MAX_BEAM_WIDTH, MAX_LIST_SIZE, SearchParams, Way},
     query::{Query, Scratch},
+    trace::Trace,
 };
 use std::{collections::VecDeque, sync::Arc};
 
@@ -25,6 +26,8 @@ const DEPTH: usize = 64;
 /// Queries that a searcher works on at a time; others wait for their turn. More would push each other's tables and lists out of the caches of a
 /// core, and fewer leave the device idle.
 const RUNNING: usize = 32;
+/// Queries in flight of a searcher that merging takes.
+pub(crate) const MERGE_IN_FLIGHT: usize = 16;
 /// No page.
 const NONE: u64 = u64::MAX;
 
@@ -76,12 +79,19 @@ struct Slot {
 struct Flights {
     pages: Vec<u64>,
     waiting: Vec<Vec<(usize, u64)>>,
+    /// Times that the page was read again because it was being written.
+    rereads: Vec<u32>,
     free: Vec<usize>,
 }
 
 impl Flights {
     fn new(capacity: usize) -> Flights {
-        Flights { pages: vec![NONE; capacity], waiting: vec![Vec::new(); capacity], free: (0..capacity).rev().collect() }
+        Flights {
+            pages: vec![NONE; capacity],
+            waiting: vec![Vec::new(); capacity],
+            rereads: vec![0; capacity],
+            free: (0..capacity).rev().collect(),
+        }
     }
 
     /// The read of `page` that is on its way.
@@ -155,18 +165,23 @@ impl Searcher {
         self.finish(slot)
     }
 
-    /// The same over all nodes but the dead.
-    pub(crate) fn search_beside(&mut self, query: &[f32], params: &SearchParams, dead: Option<&Arc<Bits>>) -> Result<Answer, SearchError> {
+    /// The same over all nodes but those that are out of sight.
+    pub(crate) fn search_beside(&mut self, query: &[f32], params: &SearchParams, hidden: Option<&Hidden>) -> Result<Answer, SearchError> {
         self.alone()?;
-        let Some(dead) = dead else { return self.search(query, params) };
-        let slot = self.begin(0, query, params, None, Some(dead))?;
+        let Some(hidden) = hidden else { return self.search(query, params) };
+        let n = self.base.n();
+        let wanted = hidden.from.saturating_sub(hidden.dead.len()).min(params.k as u64) as usize;
+        let slot = self.begin(0, query, params, None, Some(hidden))?;
+        let answer = self.finish(slot)?;
+        if !answer.complete || answer.hits.len() >= wanted {
+            return Ok(answer);
+        }
+        // Where many of the dead lie together a list may hold no others.
+        let slot = self.begin(0, query, params, None, Some(hidden))?;
         self.slots[slot].query.keep_all(f32::INFINITY);
-        let n = self.base.info.n;
-        let wanted = n.saturating_sub(dead.len()).min(params.k as u64) as usize;
         loop {
             let mut answer = self.finish(slot)?;
             let (list_size, _) = self.slots[slot].query.reach();
-            // Where many of the dead lie together a list may hold no others.
             if !answer.complete || answer.hits.len() >= wanted || list_size as u64 >= n.min(MAX_LIST_SIZE as u64) {
                 answer.hits.truncate(params.k);
                 return Ok(answer);
@@ -197,7 +212,7 @@ impl Searcher {
         loop {
             let answer = self.finish(slot)?;
             let (list_size, found) = self.slots[slot].query.reach();
-            if !answer.complete || found * 2 < list_size || list_size >= MAX_LIST_SIZE.min(self.base.info.n as usize) {
+            if !answer.complete || found * 2 < list_size || list_size >= MAX_LIST_SIZE.min(self.base.n() as usize) {
                 return Ok(answer);
             }
             self.resume(slot, list_size * 2);
@@ -231,9 +246,22 @@ impl Searcher {
         self.finish(slot)
     }
 
+    /// Submits a query of which everything that its search looks at is noted; [`Searcher::take_trace`] gives it while [`Searcher::wait`] hands over
+    /// the answer, or later.
+    pub(crate) fn submit_traced(&mut self, tag: u64, query: &[f32], params: &SearchParams, trace: Trace) -> Result<(), SearchError> {
+        let slot = self.begin(tag, query, params, None, None)?;
+        self.slots[slot].query.trace = Some(trace);
+        Ok(())
+    }
+
+    /// The notes on the ended query `tag`.
+    pub(crate) fn take_trace(&mut self, tag: u64) -> Option<Trace> {
+        self.slots.iter_mut().find(|slot| !slot.active && slot.query.tag == tag && slot.query.trace.is_some())?.query.trace.take()
+    }
+
     /// Vectors of the index.
     pub(crate) fn vectors(&self) -> usize {
-        usize::try_from(self.base.info.n).unwrap_or(usize::MAX)
+        usize::try_from(self.base.n()).unwrap_or(usize::MAX)
     }
 
     /// Submits a query; its answer comes from [`Searcher::wait`] under `tag`.
@@ -292,12 +320,12 @@ impl Searcher {
         query: &[f32],
         params: &SearchParams,
         filter: Option<&Arc<KeySet>>,
-        dead: Option<&Arc<Bits>>,
+        hidden: Option<&Hidden>,
     ) -> Result<usize, SearchError> {
         params.check()?;
         let Some(&slot) = self.free.last() else { return Err(SearchError::Busy { in_flight: self.in_flight() }) };
         let place = &mut self.slots[slot];
-        place.query.begin(&self.base, query, params, filter.cloned(), dead.cloned())?;
+        place.query.begin(&self.base, query, params, filter.cloned(), hidden.cloned())?;
         place.query.tag = tag;
         self.free.pop();
         (place.active, place.started, place.failed) = (true, false, None);
@@ -399,7 +427,7 @@ impl Searcher {
                 let Some(page) = query.next_page(base) else { break true };
                 if let Kept::Some(cache) = &base.kept {
                     cache.note(page);
-                    if let Some(kept) = cache.get(page) {
+                    if let Some(kept) = cache.get(page).filter(|kept| base.is_fresh(page, kept)) {
                         query.stats.cache_hits += 1;
                         let (first, live) = base.nodes_of(page, &kept);
                         query.arrive(base, page, first, live, &kept)?;
@@ -439,12 +467,27 @@ impl Searcher {
     /// Sends off what was asked for, waits for the device, and brings what it gives to those who wait for it.
     fn collect(&mut self) -> Result<(), SearchError> {
         let Searcher { base, reader, slots, ready, starved, flights, .. } = self;
+        let mut again = Vec::new();
         reader.wait(&mut |completion| {
             let (flight, page) = (completion.tag as usize, completion.page);
-            let checked = completion.bytes.map_err(SearchError::from).and_then(|bytes| {
+            let mut checked = completion.bytes.map_err(SearchError::from).and_then(|bytes| {
                 let (first, live) = base.check_page(page, bytes)?;
                 Ok((first, live, bytes))
             });
+            // A page that was read while it was being written.
+            let is_old = match &checked {
+                Ok((.., bytes)) => !base.is_fresh(page, bytes),
+                Err(SearchError::Format(_)) => base.live.is_some(),
+                Err(_) => false,
+            };
+            if is_old && flights.rereads[flight] < REREADS {
+                flights.rereads[flight] += 1;
+                return again.push((page, flight));
+            }
+            if is_old && checked.is_ok() {
+                checked = Err(base.stays_old(page).into());
+            }
+            flights.rereads[flight] = 0;
             if let (Kept::Some(cache), Ok((.., bytes))) = (&base.kept, &checked) {
                 cache.offer(page, bytes);
             }
@@ -470,6 +513,9 @@ impl Searcher {
             }
             flights.waiting[flight] = waiting;
         })?;
+        for (page, flight) in again {
+            reader.submit(page, flight as u64)?;
+        }
         for slot in starved.drain(..) {
             let place = &mut slots[slot];
             if place.active && !place.ready {

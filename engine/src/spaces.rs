@@ -35,7 +35,7 @@ impl Space for NavSpace<'_> {
     fn distances(&mut self, places: &[NodeId], out: &mut Vec<u32>) {
         self.nodes.clear();
         self.nodes.extend(places.iter().map(|place| self.base.nav.ids[place.index()]));
-        self.table.distances(&self.base.codes, &self.nodes, out);
+        self.table.distances_by(|node| self.base.codes.get(node), &self.nodes, out);
     }
     fn expand(&mut self, place: NodeId, neighbors: &mut Vec<NodeId>) {
         neighbors.extend_from_slice(self.base.nav.graph.neighbors(place));
@@ -54,10 +54,10 @@ impl Space for CodeSpace<'_> {
         self.table.distance(self.base.code(node))
     }
     fn distances(&mut self, nodes: &[NodeId], out: &mut Vec<u32>) {
-        self.table.distances(&self.base.codes, nodes, out);
+        self.table.distances_by(|node| self.base.codes.get(node), nodes, out);
     }
     fn expand(&mut self, node: NodeId, neighbors: &mut Vec<NodeId>) {
-        self.adjacency.neighbors(&self.base.layout, self.base.info.n, node, neighbors);
+        self.adjacency.neighbors(&self.base.layout, self.base.n(), node, neighbors);
     }
 }
 
@@ -96,6 +96,6 @@ impl Space for ResidentSpace<'_> {
     }
     fn expand(&mut self, node: NodeId, neighbors: &mut Vec<NodeId>) {
         // Bounds were proven when the pages were loaded; a list that fails them now has no neighbors.
-        let _ = resident_record(self.base, self.pages, node).neighbors(self.base.info.n, neighbors);
+        let _ = resident_record(self.base, self.pages, node).neighbors(self.base.n(), neighbors);
     }
 }

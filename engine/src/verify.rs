@@ -2,11 +2,11 @@
 
 use crate::{
     OpenError,
-    base::{open_blob, read_codebook, shape},
+    base::{open_blob, open_codes, read_codebook, shape},
     io::{AlignedBuf, PageFile},
 };
 use roxanne_core::{
-    format::{self, FormatError, keys::Keys, manifest::Manifest, nav::Nav, page, superblock::FIRST_PAGE_OFFSET},
+    format::{self, FormatError, keys::Keys, manifest::Manifest, nav::Nav, page, record, superblock::FIRST_PAGE_OFFSET},
     graph::Graph,
     id::NodeId,
 };
@@ -23,6 +23,10 @@ pub struct VerifyReport {
     pub edges: u64,
     /// Nodes that the entry point does not reach; a build leaves none.
     pub unreachable: u64,
+    /// Slots without a node, where the index is changed in place.
+    pub free: u64,
+    /// Edges to nodes that have left their slot: they are none, and fall out when their list is next written.
+    pub stale: u64,
     /// Bytes of all files.
     pub bytes: u64,
 }
@@ -41,21 +45,34 @@ pub fn verify(path: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Res
     let graph_path = path.join(format::GRAPH_FILE);
     superblock.verify_head(&graph_path)?;
 
-    let codes = open_blob(path, &manifest, format::CODES_FILE)?;
+    let n = superblock.n;
+    let codes = open_codes(path, &manifest, n)?;
     let codebook_blob = open_blob(path, &manifest, format::CODEBOOK_FILE)?;
     let nav = open_blob(path, &manifest, format::NAV_FILE)?;
     let keys = Keys::open(open_blob(path, &manifest, format::KEYS_FILE)?, manifest.n)?;
     [&codes, &codebook_blob, &nav].into_iter().try_for_each(|blob| blob.verify())?;
     let (_, codebook) = read_codebook(path, &manifest, &codebook_blob)?;
-    if codes.len() != manifest.n * codebook.subspaces() as u64 {
-        return Err(codes.corrupt(0, format!("{} bytes for {} codes of {} bytes", codes.len(), manifest.n, codebook.subspaces())).into());
+    if codes.len() != n * codebook.subspaces() as u64 {
+        return Err(codes.corrupt(0, format!("{} bytes for {n} codes of {} bytes", codes.len(), codebook.subspaces())).into());
     }
     Nav::read(&nav, manifest.n)?;
 
     let pages = PageFile::open(&graph_path, layout.page_bytes, FIRST_PAGE_OFFSET, superblock.page_count)?;
     let mut buffer = AlignedBuf::new(layout.page_bytes).map_err(|error| FormatError::Io { path: graph_path.clone(), error })?;
-    let mut graph = Graph::new(manifest.n as usize, layout.max_degree);
-    let (mut row, mut record_keys) = (Vec::new(), vec![0; manifest.n as usize]);
+    let mut graph = Graph::new(n as usize, layout.max_degree);
+    let (mut row, mut record_keys) = (Vec::new(), vec![None; n as usize]);
+    // Which use of its slot each node is, and whether there is one: what edges are held against.
+    let mut slots = vec![(0, false); n as usize];
+    if manifest.capacity().is_some() {
+        for number in 0..superblock.page_count {
+            pages.read_page_blocking(number, &mut buffer)?;
+            let first = layout.first_node(number) as usize;
+            for (slot, state) in slots.iter_mut().skip(first).take(layout.per_page).enumerate() {
+                *state = layout.record(&buffer, slot).slot_generation();
+            }
+        }
+    }
+    let mut stale = 0;
     for number in 0..superblock.page_count {
         if number % STEP == 0 {
             progress(number, superblock.page_count);
@@ -66,26 +83,40 @@ pub fn verify(path: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Res
         pages.read_page_blocking(number, &mut buffer)?;
         let header = page::check(&buffer, superblock.file_id, number).map_err(|e| corrupt(e.to_string()))?;
         let first = layout.first_node(number);
-        let expected = (manifest.n - first).min(layout.per_page as u64);
+        let expected = (n - first).min(layout.per_page as u64);
         if u64::from(header.live) != expected {
             return Err(corrupt(format!("{} records, {expected} belong here", header.live)).into());
         }
         for slot in 0..usize::from(header.live) {
             row.clear();
             let (record, node) = (layout.record(&buffer, slot), NodeId((first + slot as u64) as u32));
-            record.neighbors(manifest.n, &mut row).map_err(|e| corrupt(e.to_string()))?;
+            let (generation, is_free) = slots[node.index()];
+            let edges = record.each_edge(n, |id, tag| match slots[id.index()] {
+                (generation, false) if manifest.capacity().is_none() || record::tag(generation) == tag => row.push(id),
+                _ => stale += 1,
+            });
+            edges.map_err(|e| corrupt(e.to_string()))?;
+            if is_free && (record.packed().0 > 0 || record.vector().iter().any(|&byte| byte != 0)) {
+                return Err(corrupt(format!("slot {slot} has no node and is not empty")).into());
+            }
             graph.set(node, &row);
-            record_keys[node.index()] = record.key().0;
+            if !is_free && generation == 0 {
+                record_keys[node.index()] = Some(record.key().0);
+            }
         }
     }
     progress(superblock.page_count, superblock.page_count);
+    record_keys.truncate(manifest.n as usize);
     keys.verify(&record_keys)?;
     let reached = graph.reach(NodeId(superblock.entry as u32), &mut vec![false; graph.n()]).len() as u64;
+    let free = slots.iter().filter(|(_, is_free)| *is_free).count() as u64;
     Ok(VerifyReport {
         pages: superblock.page_count,
-        nodes: manifest.n,
+        nodes: n - free,
         edges: graph.edge_count(),
-        unreachable: manifest.n - reached,
+        unreachable: n - free - reached,
+        free,
+        stale,
         bytes: manifest.total_bytes(),
     })
 }

@@ -8,8 +8,9 @@ use crate::{
     progress::{self, say},
     text,
 };
-use roxanne_builder::Builder;
+use roxanne_builder::{Builder, Observer};
 use roxanne_core::{
+    ErrorClass,
     dataset::{Dataset, DatasetWriter, check_finite},
     element::ElementType,
     format::{keys::KeyList, record::Stored},
@@ -17,14 +18,14 @@ use roxanne_core::{
 };
 use roxanne_engine::{
     SearchParams,
-    collection::{Change, Collection, CollectionConfig, CollectionOptions, Durability, Found, KeyKind, Point, PointKey},
+    collection::{Change, Collection, CollectionConfig, CollectionOptions, Durability, Found, KeyKind, MergeLimits, Point, PointKey},
 };
 use serde_json::{Value, json};
 use std::{
     fs::File,
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
@@ -152,17 +153,22 @@ pub(crate) struct GetArgs {
     keys: Vec<String>,
 }
 
-/// Build a new base from all points of a collection
+/// Bring all points of a collection into its base
 #[derive(clap::Args)]
-#[command(after_help = "Example:
-  roxanne merge docs --ram 8G
+#[command(after_help = "Examples:
+  roxanne merge docs                         where a base is, it is changed in place
+  roxanne merge docs --rebuild --ram 8G      a new one from all points
 
-What was put and deleted since the last base lies in memory; the new base holds all of it, in the layout for flash. No other process may write
-meanwhile.")]
+What was put and deleted since the last base lies in memory. The first merge builds a base, in the layout for flash and with room for as many points
+again; from then on the base is changed where it lies, and work is in proportion to what changed. No other process may write meanwhile, nor read where
+a base is changed.")]
 pub(crate) struct MergeArgs {
     /// The collection
     #[arg(value_name = "DIR")]
     directory: PathBuf,
+    /// Build a new base also where the one that is there could be changed
+    #[arg(long)]
+    rebuild: bool,
     #[command(flatten)]
     shape: Shape,
     #[command(flatten)]
@@ -207,9 +213,13 @@ pub(crate) fn merge(args: &MergeArgs, out: &mut dyn Write) -> Result<(), Failure
         return Err(Failure::usage("the base of a collection holds vectors as they were given: --vectors full"));
     }
     let (config, stats) = (*collection.config(), collection.stats());
-    if stats.base_dead + stats.delta_points == 0 || stats.points == 0 {
+    let (waiting, dead) = (stats.delta_points - stats.delta_dead, stats.base_dead - stats.base_free);
+    if waiting + dead == 0 || stats.points == 0 {
         writeln!(out, "nothing to merge: {} points, all in the base", text::count(stats.points))?;
         return Ok(());
+    }
+    if collection.merges_in_place() && !args.rebuild {
+        return merge_in_place(&collection, args, out);
     }
     // Beside what it becomes, so that it can be moved; whatever an interrupted merge left goes first.
     let place = args.directory.join("merge");
@@ -238,7 +248,7 @@ pub(crate) fn merge(args: &MergeArgs, out: &mut dyn Write) -> Result<(), Failure
     let keys = if config.keys == KeyKind::Numbers { KeyList::Numbers(numbers) } else { KeyList::Strings(names) };
     let progress = Arc::new(progress::Progress::within(args.progress, args.limits.budget()));
     let report = Builder::new(config.metric)
-        .params(args.shape.params(1))
+        .params(args.shape.params_with_room(1, stats.points))
         .budget(args.limits.budget())
         .threads(usize::from(args.threads))
         .keys(keys)
@@ -251,6 +261,38 @@ pub(crate) fn merge(args: &MergeArgs, out: &mut dyn Write) -> Result<(), Failure
     collection.promote(&index, sequence)?;
     std::fs::remove_dir_all(&place).map_err(Failure::io(&place, "remove"))?;
     writeln!(out, "{} points in a base of {}, built in {:.1} s", text::count(report.n), text::bytes(report.index_bytes), report.seconds)?;
+    Ok(())
+}
+
+/// Merges round by round, until nothing is left that can be merged.
+fn merge_in_place(collection: &Collection, args: &MergeArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let (stop, stats, begin) = (interrupt::stop_flag(), collection.stats(), Instant::now());
+    let progress = progress::Progress::within(args.progress, args.limits.budget());
+    progress.phase("merge", stats.delta_points - stats.delta_dead, "vectors");
+    let (mut inserted, mut removed, mut bytes) = (0, 0, 0);
+    let mut limits = MergeLimits::default();
+    if args.threads > 0 {
+        limits.threads = usize::from(args.threads);
+    }
+    while !stop.load(Ordering::Relaxed) {
+        let report = collection.merge(&limits)?;
+        if report.inserted + report.removed == 0 {
+            break;
+        }
+        (inserted, removed, bytes) = (inserted + report.inserted, removed + report.removed, bytes + report.bytes);
+        progress.reached(inserted);
+    }
+    progress.end();
+    let [came, left] = [inserted, removed].map(text::count);
+    let seconds = begin.elapsed().as_secs_f64();
+    writeln!(out, "{came} vectors came into the base and {left} left it; {} written in {seconds:.1} s", text::bytes(bytes))?;
+    let stats = collection.stats();
+    let waiting = stats.delta_points - stats.delta_dead;
+    if waiting > 0 && !stop.load(Ordering::Relaxed) {
+        let text =
+            format!("{}: {} vectors have no room in the base; `merge --rebuild` makes a larger one", args.directory.display(), waiting);
+        return Err(Failure::new(ErrorClass::Gate, text));
+    }
     Ok(())
 }
 
@@ -403,7 +445,7 @@ pub(crate) fn info(directory: &Path, as_json: bool, out: &mut dyn Write) -> Resu
         let value = json!({
             "path": directory.display().to_string(), "dim": config.dim, "element": config.element.name(), "metric": config.metric.name(),
             "keys": config.keys.name(), "points": stats.points, "sequence": stats.sequence, "base_points": stats.base_points,
-            "base_dead": stats.base_dead, "delta_points": stats.delta_points, "delta_dead": stats.delta_dead, "delta_bytes": stats.delta_bytes,
+            "base_dead": stats.base_dead, "base_free": stats.base_free, "delta_points": stats.delta_points, "delta_dead": stats.delta_dead, "delta_bytes": stats.delta_bytes,
         });
         return Ok(print_json(out, &value)?);
     }
@@ -412,7 +454,10 @@ pub(crate) fn info(directory: &Path, as_json: bool, out: &mut dyn Write) -> Resu
         ("vectors", format!("{} x {} {}, {}", text::count(stats.points), config.dim, config.element, config.metric)),
         ("keys", config.keys.name().to_string()),
         ("batches", text::count(stats.sequence)),
-        ("base", format!("{} vectors, {} of them dead", text::count(stats.base_points), text::count(stats.base_dead))),
+        ("base", {
+            let [slots, dead, free] = [stats.base_points, stats.base_dead - stats.base_free, stats.base_free].map(text::count);
+            format!("{slots} slots, {dead} of dead vectors, {free} free")
+        }),
         ("in memory", format!("{} vectors, {}", text::count(stats.delta_points), text::bytes(stats.delta_bytes))),
     ];
     Ok(text::pairs(out, &lines)?)

@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     if args.json {
         let value = json!({
             "ok": ok, "pages": report.pages, "nodes": report.nodes, "edges": report.edges,
-            "unreachable": report.unreachable, "bytes": report.bytes, "seconds": seconds,
+            "unreachable": report.unreachable, "free": report.free, "stale_edges": report.stale, "bytes": report.bytes, "seconds": seconds,
         });
         print_json(out, &value)?;
     } else if ok {

@@ -20,6 +20,14 @@ pub fn file_bytes(payload_bytes: u64) -> u64 {
     payload_bytes.div_ceil(BLOB_PAYLOAD as u64).saturating_mul(BLOB_PAGE as u64)
 }
 
+/// Page `number` of a blob, which holds `payload` (at most [`BLOB_PAYLOAD`] bytes), as the change `lsn` writes it.
+pub fn page_image(file_id: u64, number: u64, lsn: u64, payload: &[u8]) -> Vec<u8> {
+    let mut image = vec![0; BLOB_PAGE];
+    image[HEADER_BYTES..][..payload.len()].copy_from_slice(payload);
+    page::seal(&mut image, PageHeader { file_id, page: number, lsn, ..PageHeader::default() });
+    image
+}
+
 /// Writes a blob from front to back.
 pub struct BlobWriter {
     path: PathBuf,
@@ -105,14 +113,31 @@ impl BlobReader {
     /// # Errors
     /// Absent, or of another length than that makes.
     pub fn open(path: &Path, file_id: u64, payload_bytes: u64) -> Result<BlobReader, FormatError> {
+        BlobReader::open_if(path, file_id, payload_bytes, |got, expected| got == expected)
+    }
+
+    /// The same of a blob whose file may have grown for what is yet to come.
+    ///
+    /// # Errors
+    /// Absent, or shorter.
+    pub fn open_grown(path: &Path, file_id: u64, payload_bytes: u64) -> Result<BlobReader, FormatError> {
+        BlobReader::open_if(path, file_id, payload_bytes, |got, expected| got >= expected)
+    }
+
+    fn open_if(path: &Path, file_id: u64, payload_bytes: u64, fits: fn(u64, u64) -> bool) -> Result<BlobReader, FormatError> {
         let file = File::open(path).map_err(io_error(path))?;
         let got = file.metadata().map_err(io_error(path))?.len();
         let expected = file_bytes(payload_bytes);
-        if got != expected {
+        if !fits(got, expected) {
             let detail = format!("the file is {got} bytes long, the manifest makes it {expected}");
             return Err(FormatError::Corrupt { path: path.to_path_buf(), offset: got.min(expected), detail });
         }
         Ok(BlobReader { path: path.to_path_buf(), file, file_id, payload_bytes })
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Payload bytes.

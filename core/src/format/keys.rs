@@ -336,11 +336,11 @@ impl Keys {
     }
 
     /// Checks every page, that entries are in rising order of keys, and that each leads to a node of its own, which bears that key:
-    /// `record_keys` \[n\] are those of the records.
+    /// `record_keys` \[n\] are those of the records; `None` where another node has come into the slot, or none.
     ///
     /// # Errors
     /// The first damaged place.
-    pub fn verify(&self, record_keys: &[u64]) -> Result<(), FormatError> {
+    pub fn verify(&self, record_keys: &[Option<u64>]) -> Result<(), FormatError> {
         self.blob.verify()?;
         let mut seen = vec![false; self.n as usize];
         let mut last: Option<Vec<u8>> = None;
@@ -356,15 +356,15 @@ impl Keys {
             if node >= self.n || std::mem::replace(&mut seen[node as usize], true) {
                 return Err(self.blob.corrupt(offset, format!("a key leads to node {node} of {}, or two do", self.n)));
             }
-            let record_key = record_keys[node as usize];
-            let borne = match self.string_of(Key(record_key))? {
-                Some(text) => text.into_bytes(),
-                None => bytes(record_key),
-            };
-            if borne != key {
-                return Err(self
-                    .blob
-                    .corrupt(offset, format!("its key leads to node {node}, which bears another (record key {record_key})")));
+            if let Some(record_key) = record_keys.get(node as usize).copied().flatten() {
+                let borne = match self.string_of(Key(record_key))? {
+                    Some(text) => text.into_bytes(),
+                    None => bytes(record_key),
+                };
+                if borne != key {
+                    let detail = format!("its key leads to node {node}, which bears another (record key {record_key})");
+                    return Err(self.blob.corrupt(offset, detail));
+                }
             }
             if last.as_ref() >= Some(&key) {
                 return Err(self.blob.corrupt(offset, "keys are not in rising order".to_string()));

@@ -13,7 +13,7 @@
 //! ```
 //! It is written last, under a temporary name, synced and renamed: a directory with a MANIFEST is a whole index.
 
-use super::{FormatError, MANIFEST_FILE, VERSION, io_error, record::Stored};
+use super::{CODES_FILE, FormatError, GRAPH_FILE, MANIFEST_FILE, VERSION, io_error, record::Stored};
 use crate::{element::ElementType, id, metric::Metric};
 use std::{
     fmt::Write as _,
@@ -25,6 +25,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// The parameter that names what records hold, where that is not the whole vector.
 pub const STORED: &str = "vectors";
+/// The parameter of a live generation: the nodes that its ids have room for. Its graph.rx and codes.rx may be longer than they were built, and what
+/// they hold stands in the superblock; all else here is as it was built.
+pub const CAPACITY: &str = "capacity";
 /// The longest manifest that is read.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -75,6 +78,11 @@ impl Manifest {
             path: directory.to_path_buf(),
             detail: format!("its MANIFEST says that records hold {} vectors as \"{word}\"", self.element),
         })
+    }
+
+    /// The nodes that a live generation has room for; `None` where nothing is changed in place.
+    pub fn capacity(&self) -> Option<u64> {
+        self.param(CAPACITY)?.parse().ok().filter(|capacity| (self.n..=id::MAX_NODES).contains(capacity))
     }
 
     /// The entry of a file.
@@ -146,7 +154,8 @@ impl Manifest {
                 }
                 Err(error) => return Err(io_error(&path)(error)),
             };
-            if got != file.bytes {
+            let may_grow = manifest.capacity().is_some() && [GRAPH_FILE, CODES_FILE].contains(&file.name.as_str());
+            if got != file.bytes && !(may_grow && got > file.bytes) {
                 let detail = format!("the file is {got} bytes long, the manifest says {}", file.bytes);
                 return Err(FormatError::Corrupt { path, offset: got.min(file.bytes), detail });
             }

@@ -59,6 +59,11 @@ pub fn live(page: &[u8]) -> u16 {
     bytemuck::pod_read_unaligned::<PageHeader>(&page[..HEADER_BYTES]).live
 }
 
+/// The number of the change that last wrote a page that was checked.
+pub fn lsn(page: &[u8]) -> u64 {
+    bytemuck::pod_read_unaligned::<PageHeader>(&page[..HEADER_BYTES]).lsn
+}
+
 /// Writes the header into `page` and seals it. The rest of the page must be in place.
 pub fn seal(page: &mut [u8], mut header: PageHeader) {
     header.format = 1;

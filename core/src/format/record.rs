@@ -2,6 +2,10 @@
 //!
 //! Address = id: `page = id / per_page`, so there is no table of places. Neighbor ids are bit-packed at the width that the capacity
 //! needs. A node never straddles a page, so one read always brings all of it.
+//!
+//! A *live* generation is changed in place: it has room for more nodes than it was built with, slots become free and are used again, each time
+//! under the next slot generation. An edge there carries, above the id, the low bits of the generation that its target had when the edge was
+//! made: an edge that outlived its target is recognised, and is none.
 
 use super::page::HEADER_BYTES;
 use crate::{
@@ -14,6 +18,17 @@ const DEGREE: usize = KEY + 8;
 const SLOT_GENERATION: usize = DEGREE + 2;
 const LABELS: usize = SLOT_GENERATION + 2;
 const VECTOR: usize = LABELS + 4;
+
+/// Bits of an edge of a live generation that tell of which use of its target's slot it is.
+pub const TAG_BITS: usize = 2;
+/// The slot generation of a slot without a node has this bit.
+const FREE: u16 = 1 << 15;
+
+/// The tag of edges to a slot in its use number `generation`.
+#[inline]
+pub fn tag(generation: u8) -> u8 {
+    generation % (1 << TAG_BITS)
+}
 
 /// Page sizes a generation may have; the smallest one that holds a record is taken.
 pub const PAGE_SIZES: [usize; 5] = [4096, 8192, 16384, 32768, 65536];
@@ -64,8 +79,10 @@ pub struct RecordLayout {
     pub row_bytes: usize,
     /// Room of a neighbor list (R).
     pub max_degree: usize,
-    /// Bits of one packed id.
+    /// Bits of one packed edge: the id, and its tag above it in a live generation.
     pub id_bits: usize,
+    /// Bits of the tag: [`TAG_BITS`], or none where nothing changes.
+    pub tag_bits: usize,
     /// Bytes of one record.
     pub record_bytes: usize,
     /// Records in a page.
@@ -88,14 +105,24 @@ impl RecordLayout {
     /// The layout for `n` nodes, with rows of type `element` in their records ([`Stored::element`]); `None` when a record would not fit the
     /// largest page.
     pub fn new(element: ElementType, dim: usize, max_degree: usize, n: u64) -> Option<RecordLayout> {
+        RecordLayout::with_tags(element, dim, max_degree, n, 0)
+    }
+
+    /// The layout of a live generation with room for `capacity` nodes; `None` as in [`RecordLayout::new`].
+    pub fn live(element: ElementType, dim: usize, max_degree: usize, capacity: u64) -> Option<RecordLayout> {
+        RecordLayout::with_tags(element, dim, max_degree, capacity, TAG_BITS)
+    }
+
+    fn with_tags(element: ElementType, dim: usize, max_degree: usize, n: u64, tag_bits: usize) -> Option<RecordLayout> {
         let row_bytes = element.row_bytes(dim);
-        let id_bits = (u64::BITS - n.saturating_sub(1).leading_zeros()).clamp(1, 32) as usize;
+        let id_bits = (u64::BITS - n.saturating_sub(1).leading_zeros()).clamp(1, 32) as usize + tag_bits;
         let record_bytes = VECTOR + row_bytes + (max_degree * id_bits).div_ceil(8);
         let page_bytes = PAGE_SIZES.into_iter().find(|p| p - HEADER_BYTES >= record_bytes)?;
         Some(RecordLayout {
             row_bytes,
             max_degree,
             id_bits,
+            tag_bits,
             record_bytes,
             per_page: (page_bytes - HEADER_BYTES) / record_bytes,
             page_bytes,
@@ -132,10 +159,14 @@ impl RecordLayout {
         record[KEY..DEGREE].copy_from_slice(&key.0.to_le_bytes());
         record[DEGREE..SLOT_GENERATION].copy_from_slice(&(neighbors.len() as u16).to_le_bytes());
         record[VECTOR..VECTOR + self.row_bytes].copy_from_slice(vector);
-        let packed = &mut record[VECTOR + self.row_bytes..];
-        for (i, neighbor) in neighbors.iter().enumerate() {
+        self.pack(&mut record[VECTOR + self.row_bytes..], neighbors.iter().map(|id| (*id, 0)));
+    }
+
+    /// Writes packed edges over zeros.
+    fn pack(&self, packed: &mut [u8], edges: impl Iterator<Item = (NodeId, u8)>) {
+        for (i, (id, tag)) in edges.enumerate() {
             let bit = i * self.id_bits;
-            let mut value = u64::from(neighbor.0) << (bit % 8);
+            let mut value = (u64::from(id.0) | u64::from(tag) << (self.id_bits - self.tag_bits)) << (bit % 8);
             for byte in &mut packed[bit / 8..] {
                 *byte |= value as u8;
                 value >>= 8;
@@ -144,6 +175,33 @@ impl RecordLayout {
                 }
             }
         }
+    }
+
+    /// Replaces the edges of a record of a live generation, each with the tag of its target.
+    pub fn set_edges(&self, page: &mut [u8], slot: usize, edges: &[(NodeId, u8)]) {
+        assert!(slot < self.per_page && edges.len() <= self.max_degree, "{} edges in slot {slot}", edges.len());
+        let record = &mut page[HEADER_BYTES + slot * self.record_bytes..][..self.record_bytes];
+        record[DEGREE..SLOT_GENERATION].copy_from_slice(&(edges.len() as u16).to_le_bytes());
+        let packed = &mut record[VECTOR + self.row_bytes..];
+        packed.fill(0);
+        self.pack(packed, edges.iter().copied());
+    }
+
+    /// Puts a node without edges into a slot, in the slot's use number `generation`.
+    pub fn put(&self, page: &mut [u8], slot: usize, generation: u8, key: Key, vector: &[u8]) {
+        self.free(page, slot, generation);
+        let record = &mut page[HEADER_BYTES + slot * self.record_bytes..][..self.record_bytes];
+        record[KEY..DEGREE].copy_from_slice(&key.0.to_le_bytes());
+        record[SLOT_GENERATION..LABELS].copy_from_slice(&u16::from(generation).to_le_bytes());
+        record[VECTOR..VECTOR + self.row_bytes].copy_from_slice(vector);
+    }
+
+    /// Makes a slot one without a node, whose next use is number `generation`.
+    pub fn free(&self, page: &mut [u8], slot: usize, generation: u8) {
+        assert!(slot < self.per_page, "slot {slot} of {}", self.per_page);
+        let record = &mut page[HEADER_BYTES + slot * self.record_bytes..][..self.record_bytes];
+        record.fill(0);
+        record[SLOT_GENERATION..LABELS].copy_from_slice(&(FREE | u16::from(generation)).to_le_bytes());
     }
 
     /// Bytes of packed neighbors.
@@ -157,10 +215,20 @@ impl RecordLayout {
     /// A degree above the maximum, or an id that is not below `n`, in words.
     #[inline]
     pub fn unpack(&self, degree: u16, packed: &[u8], n: u64, out: &mut Vec<NodeId>) -> Result<(), String> {
+        self.each_edge(degree, packed, n, |id, _| out.push(id))
+    }
+
+    /// Shows the `degree` edges that are `packed`, each with its tag.
+    ///
+    /// # Errors
+    /// As [`RecordLayout::unpack`].
+    #[inline]
+    pub fn each_edge(&self, degree: u16, packed: &[u8], n: u64, mut each: impl FnMut(NodeId, u8)) -> Result<(), String> {
         if usize::from(degree) > self.max_degree {
             return Err(format!("degree {degree} is above the maximum {}", self.max_degree));
         }
-        let (bits, mask) = (self.id_bits, (1u64 << self.id_bits) - 1);
+        let (bits, id_bits) = (self.id_bits, self.id_bits - self.tag_bits);
+        let (mask, id_mask) = ((1u64 << bits) - 1, (1u64 << id_bits) - 1);
         for i in 0..usize::from(degree) {
             let bit = i * bits;
             let mut word = [0; 8];
@@ -170,11 +238,12 @@ impl RecordLayout {
             } else {
                 word[..tail.len()].copy_from_slice(tail);
             }
-            let id = u64::from_le_bytes(word) >> (bit % 8) & mask;
+            let edge = u64::from_le_bytes(word) >> (bit % 8) & mask;
+            let (id, tag) = (edge & id_mask, (edge >> id_bits) as u8);
             if id >= n {
                 return Err(format!("neighbor {id} of {n} nodes"));
             }
-            out.push(NodeId(id as u32));
+            each(NodeId(id as u32), tag);
         }
         Ok(())
     }
@@ -217,6 +286,23 @@ impl<'a> Record<'a> {
         self.layout.unpack(degree, packed, n, out).map_err(|detail| RecordError { slot: self.slot, detail })
     }
 
+    /// Shows the edges of a record of a live generation, each with its tag.
+    ///
+    /// # Errors
+    /// As [`Record::neighbors`].
+    #[inline]
+    pub fn each_edge(&self, n: u64, each: impl FnMut(NodeId, u8)) -> Result<(), RecordError> {
+        let (degree, packed) = self.packed();
+        self.layout.each_edge(degree, packed, n, each).map_err(|detail| RecordError { slot: self.slot, detail })
+    }
+
+    /// The number of the use of its slot, and whether there is no node in it.
+    #[inline]
+    pub fn slot_generation(&self) -> (u8, bool) {
+        let word = u16::from_le_bytes([self.bytes[SLOT_GENERATION], self.bytes[SLOT_GENERATION + 1]]);
+        (word as u8, word & FREE != 0)
+    }
+
     /// The degree and the packed neighbors, as they stand.
     #[inline]
     pub fn packed(&self) -> (u16, &'a [u8]) {
@@ -247,6 +333,30 @@ mod tests {
                     "n {n} slot {slot}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_slot_is_used_again_and_edges_tell_of_which_use_they_are() {
+        for capacity in [1u64, 3, 1 << 20, 1 << 31, u64::from(u32::MAX) - 15] {
+            let layout = RecordLayout::live(ElementType::U8, 5, 7, capacity).unwrap();
+            let mut page = vec![0; layout.page_bytes];
+            let edges: Vec<(NodeId, u8)> = (0..7).map(|i| (NodeId((capacity - 1).saturating_sub(i) as u32), tag(i as u8))).collect();
+            layout.write(&mut page, 1, Key(9), &[9; 5], &[NodeId(0)]);
+            layout.put(&mut page, 1, 200, Key(77), &[1, 2, 3, 4, 5]);
+            layout.set_edges(&mut page, 1, &edges);
+            let record = layout.record(&page, 1);
+            let mut got = Vec::new();
+            record.each_edge(capacity, |id, tag| got.push((id, tag))).unwrap();
+            assert_eq!(
+                (record.key(), record.vector(), record.slot_generation(), got),
+                (Key(77), &[1, 2, 3, 4, 5][..], (200, false), edges)
+            );
+            layout.set_edges(&mut page, 1, &[(NodeId(0), 3)]);
+            layout.record(&page, 1).each_edge(capacity, |id, tag| assert_eq!((id, tag), (NodeId(0), 3))).unwrap();
+            layout.free(&mut page, 1, 201);
+            let record = layout.record(&page, 1);
+            assert_eq!((record.slot_generation(), record.packed().0, record.key()), ((201, true), 0, Key(0)));
         }
     }
 

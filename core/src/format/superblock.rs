@@ -1,6 +1,6 @@
 //! The head of graph.rx: the shape of the index, twice.
 //!
-//! A build writes both copies alike; the merger will write them alternately, with a rising epoch, and the newest valid one wins.
+//! A build writes both copies alike; the merger writes them alternately, with a rising epoch, and the newest valid one wins.
 
 use super::{FormatError, VERSION, io_error};
 use bytemuck::{Pod, Zeroable};
@@ -54,6 +54,12 @@ impl Superblock {
         head
     }
 
+    /// Where the copy of its epoch stands and what it is: the other copy is the one of the epoch before.
+    pub fn to_copy(mut self) -> (u64, Vec<u8>) {
+        self.checksum = xxh3_64(&bytemuck::bytes_of(&self)[8..]);
+        (COPY_OFFSETS[(self.epoch % 2) as usize], bytemuck::bytes_of(&self).to_vec())
+    }
+
     /// Reads the newest valid copy.
     ///
     /// # Errors
@@ -85,14 +91,21 @@ impl Superblock {
         }
     }
 
-    /// Compares the whole head with what it must be: both copies and the zeros between.
+    /// Compares the whole head with what it must be: both copies and the zeros between. The copy of the epoch before, where the index was changed in
+    /// place, may be any: it is what a write that was cut off leaves.
     ///
     /// # Errors
     /// The first byte that differs.
     pub fn verify_head(&self, path: &Path) -> Result<(), FormatError> {
         let mut head = vec![0; FIRST_PAGE_OFFSET as usize];
         File::open(path).and_then(|f| f.read_exact_at(&mut head, 0)).map_err(io_error(path))?;
-        match head.iter().zip(self.to_head()).position(|(&got, want)| got != want) {
+        let expected = self.to_head();
+        if self.epoch > 0 {
+            let other = COPY_OFFSETS[((self.epoch + 1) % 2) as usize] as usize;
+            let other = other..other + size_of::<Superblock>();
+            head[other.clone()].copy_from_slice(&expected[other]);
+        }
+        match head.iter().zip(expected).position(|(&got, want)| got != want) {
             None => Ok(()),
             Some(offset) => {
                 let detail = "the superblocks or the zeros behind them were altered".to_string();

@@ -116,11 +116,16 @@ impl LookupTable {
     /// Distances `out[i]` to the vectors `ids[i]`, whose codes lie in `codes` [n x subspaces]; ids beyond n are `u32::MAX` away.
     pub fn distances(&self, codes: &[u8], ids: &[NodeId], out: &mut Vec<u32>) {
         let code_bytes = self.entries.len();
-        let code = |id: &NodeId| codes.get(id.index() * code_bytes..(id.index() + 1) * code_bytes);
+        self.distances_by(|id| codes.get(id.index() * code_bytes..(id.index() + 1) * code_bytes), ids, out);
+    }
+
+    /// Distances `out[i]` to the vectors `ids[i]` with codes `code(ids[i])`; those that have none are `u32::MAX` away.
+    #[inline]
+    pub fn distances_by<'a>(&self, code: impl Fn(NodeId) -> Option<&'a [u8]>, ids: &[NodeId], out: &mut Vec<u32>) {
         out.clear();
-        ids.iter().take(AHEAD).filter_map(code).for_each(prefetch);
-        out.extend(ids.iter().enumerate().map(|(i, id)| {
-            if let Some(ahead) = ids.get(i + AHEAD).and_then(code) {
+        ids.iter().take(AHEAD).filter_map(|&id| code(id)).for_each(prefetch);
+        out.extend(ids.iter().enumerate().map(|(i, &id)| {
+            if let Some(ahead) = ids.get(i + AHEAD).and_then(|&id| code(id)) {
                 prefetch(ahead);
             }
             code(id).map_or(u32::MAX, |code| self.distance(code))

@@ -3,12 +3,15 @@
 use super::{
     Change, CollectionError, Inner, MAX_PAYLOAD_BYTES, Point, PointKey, Snapshot, VectorError,
     delta::{Delta, MAX_SLOTS, Slot},
-    locked, node_of,
+    locked,
     store::{Batch, NO_NODE},
 };
-use crate::{Index, bits::Bits};
+use crate::{
+    Index,
+    bits::{Bits, Hidden},
+};
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     path::Path,
     sync::{Arc, Condvar, Mutex, PoisonError},
 };
@@ -63,7 +66,15 @@ pub(super) struct Writer {
     pub(super) base: Option<Index>,
     /// The last batch that the base holds.
     pub(super) base_sequence: u64,
+    /// Nodes of the base.
+    pub(super) base_n: u64,
     pub(super) base_dead: Bits,
+    /// The dead that are still linked and can be taken out.
+    pub(super) gone: BTreeSet<u32>,
+    /// Slots of the base without a node.
+    pub(super) free: BTreeSet<u32>,
+    /// Nodes that searches begin at, which stay in the graph when they die; in order.
+    entries: Arc<[u32]>,
     pub(super) delta: Arc<Delta>,
     pub(super) len: u32,
     pub(super) delta_dead: Bits,
@@ -77,11 +88,16 @@ pub(super) struct Writer {
 impl Writer {
     /// Nothing but a base, which holds all up to batch `base_sequence`.
     pub(super) fn new(sequence: u64, base: Option<Index>, base_sequence: u64, delta: Arc<Delta>) -> Writer {
+        let (base_n, entries) = base.as_ref().map_or((0, Vec::new()), |base| (base.nodes(), base.entries()));
         Writer {
             sequence,
             base,
             base_sequence,
+            base_n,
             base_dead: Bits::default(),
+            gone: BTreeSet::new(),
+            free: BTreeSet::new(),
+            entries: entries.into(),
             delta,
             len: 0,
             delta_dead: Bits::default(),
@@ -108,7 +124,11 @@ impl Writer {
         Snapshot {
             sequence: self.sequence,
             base: self.base.clone(),
-            base_dead: Arc::new(self.base_dead.clone()),
+            hidden: Hidden {
+                dead: Arc::new(self.base_dead.clone()),
+                linked: self.base_dead.len() - self.free.len() as u64,
+                from: self.base_n,
+            },
             delta: Arc::clone(&self.delta),
             len: self.len,
             delta_dead: Arc::new(self.delta_dead.clone()),
@@ -119,8 +139,30 @@ impl Writer {
     /// A node of the base, if it is one, is found no more.
     pub(super) fn stay_away(&mut self, node: u32) {
         if node != NO_NODE {
-            self.base_dead.insert(node);
+            self.kill(node);
         }
+    }
+
+    /// The same; false where it was dead.
+    fn kill(&mut self, node: u32) -> bool {
+        let lived = self.base_dead.insert(node);
+        if lived && self.entries.binary_search(&node).is_err() {
+            self.gone.insert(node);
+        }
+        lived
+    }
+
+    /// A slot of the base has no node.
+    pub(super) fn vacate(&mut self, node: u32) {
+        self.base_dead.insert(node);
+        self.gone.remove(&node);
+        self.free.insert(node);
+    }
+
+    /// A node came into a slot of the base.
+    pub(super) fn occupy(&mut self, node: u32) {
+        self.free.remove(&node);
+        self.base_dead.remove(node);
     }
 
     /// Puts a point into the next slot; the one that held its key, and the node of the base, are dead.
@@ -159,7 +201,7 @@ impl Writer {
 
     /// Removes a point, and the node of the base that holds it or was replaced by it; whether there was a point.
     fn remove(&mut self, key: &PointKey, node: u32) -> bool {
-        let was_in_base = node != NO_NODE && self.base_dead.insert(node);
+        let was_in_base = node != NO_NODE && self.kill(node);
         match self.slots.remove(key) {
             Some(slot) => self.delta_dead.insert(slot),
             None => was_in_base,
@@ -258,7 +300,7 @@ impl Inner {
             writer.poison(detail);
             return outcomes;
         }
-        self.snapshot.store(Arc::new(writer.snapshot()));
+        self.publish(&writer);
         drop(writer);
         self.keeper.wake();
         outcomes
@@ -276,7 +318,7 @@ impl Inner {
             let slot = writer.slots.get(change.key()).copied();
             let node = match slot {
                 Some(slot) => writer.delta.slot(slot).node,
-                None => node_of(writer.base.as_ref(), change.key())?.unwrap_or(NO_NODE),
+                None => self.store.node_in(writer.base.as_ref(), change.key())?.unwrap_or(NO_NODE),
             };
             if let Prepared::Put { key, row, must_be_new, .. } = change {
                 let is_there = slot.is_some() || (node != NO_NODE && !writer.base_dead.contains(node));

@@ -4,13 +4,13 @@
 //! of neighbors is made of atomic words, of which a reader may meet some old and some new ones, all of them slots that are there. The graph is
 //! Vamana's, grown a node at a time (FreshDiskANN, section 4: insert by search, prune, back edges).
 
-use super::PointKey;
+use super::{PointKey, choose::Chooser};
 use roxanne_core::{
     distance::DistanceFn,
     id::NodeId,
     metric::Metric,
-    neighbor::{Distance, Neighbor},
-    prune::{Alpha, PruneParams, robust_prune},
+    neighbor::Distance,
+    prune::{Alpha, PruneParams},
     search::{BeamSearch, Space, go_on_in_ram},
 };
 use std::sync::{
@@ -194,8 +194,7 @@ impl Delta {
     pub(super) fn link_next(&self, scratch: &mut LinkScratch) {
         let slot = self.linked.load(Ordering::Relaxed);
         let row = &self.slot(slot).row;
-        let LinkScratch { search, candidates, kept, lists } = scratch;
-        candidates.clear();
+        let LinkScratch { search, chooser, kept, lists } = scratch;
         if slot > 0 {
             search.reset(LINK_LIST_SIZE);
             let mut met = Vec::new();
@@ -203,7 +202,7 @@ impl Delta {
             go_on_in_ram(&mut space, &[NodeId(0)], search, |_| {});
             met.sort_unstable();
             met.truncate(2 * LINK_LIST_SIZE);
-            self.choose(slot, &met, candidates, kept);
+            self.choose(&met, chooser, kept);
             self.set_neighbors(slot, kept);
         }
         for neighbor in std::mem::take(kept) {
@@ -217,7 +216,7 @@ impl Delta {
                 let row = &self.slot(neighbor.0).row;
                 let mut met: Vec<(Distance, u32)> = lists.iter().map(|id| (self.distance(row, id.0), id.0)).collect();
                 met.sort_unstable();
-                self.choose(neighbor.0, &met, candidates, lists);
+                self.choose(&met, chooser, lists);
             }
             self.set_neighbors(neighbor.0, lists);
         }
@@ -225,16 +224,12 @@ impl Delta {
         self.linked.store(slot + 1, Ordering::Release);
     }
 
-    /// RobustPrune of those met around `slot`, sorted, into `kept`.
-    fn choose(&self, slot: u32, met: &[(Distance, u32)], candidates: &mut Vec<Neighbor<u32>>, kept: &mut Vec<NodeId>) {
-        let Some((Distance(farthest), _)) = met.last() else { return kept.clear() };
-        // Integers in the proportions of the distances, which is what a ratio asks for.
-        let unit = f64::from(1 << 30) / f64::from(farthest.min(f32::MAX)).max(f64::MIN_POSITIVE);
-        let whole = |distance: f32| (f64::from(distance.min(f32::MAX)) * unit) as u32;
-        candidates.clear();
-        candidates.extend(met.iter().map(|&(distance, id)| Neighbor { distance: whole(distance.0), id: NodeId(id) }));
-        let between = |a: NodeId, b: NodeId| whole(self.distance(&self.slot(a.0).row, b.0).0);
-        robust_prune(NodeId(slot), candidates, &self.prune, between, kept);
+    /// RobustPrune of those met around a slot, sorted, into `kept`.
+    fn choose(&self, met: &[(Distance, u32)], chooser: &mut Chooser, kept: &mut Vec<NodeId>) {
+        let distances: Vec<f32> = met.iter().map(|(distance, _)| distance.0).collect();
+        let between = |a: usize, b: usize| self.distance(&self.slot(met[a].1).row, met[b].1).0;
+        kept.clear();
+        kept.extend(chooser.choose(&distances, &self.prune, between).map(|at| NodeId(met[at].1)));
     }
 }
 
@@ -242,7 +237,7 @@ impl Delta {
 #[derive(Default)]
 pub(super) struct LinkScratch {
     search: BeamSearch,
-    candidates: Vec<Neighbor<u32>>,
+    chooser: Chooser,
     kept: Vec<NodeId>,
     lists: Vec<NodeId>,
 }

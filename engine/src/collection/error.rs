@@ -30,6 +30,12 @@ pub enum CollectionError {
         /// Who.
         pid: String,
     },
+    /// It cannot be merged into while others read it.
+    #[error("{path}: other processes have it open for reading; its base is changed when they have closed it")]
+    BeingRead {
+        /// The directory.
+        path: PathBuf,
+    },
     /// No vectors are so long or short.
     #[error("a dimension of {dim}: it is 1 to {max}, and of packed bits a multiple of 8", max = roxanne_core::id::MAX_DIM)]
     Dimension {
@@ -163,7 +169,7 @@ impl CollectionError {
     pub fn class(&self) -> ErrorClass {
         use CollectionError as E;
         match self {
-            E::Locked { .. } | E::DeltaFull { .. } => ErrorClass::Busy,
+            E::Locked { .. } | E::BeingRead { .. } | E::DeltaFull { .. } => ErrorClass::Busy,
             E::Poisoned { .. } | E::WriteOutcomeUnknown { .. } => ErrorClass::Device,
             E::Store { corrupt, .. } => {
                 if *corrupt {

@@ -1,7 +1,8 @@
-//! The thread behind an open collection: it brings new vectors into the delta's graph, and starts the delta over when most of it is dead.
+//! The threads behind an open collection. The keeper brings new vectors into the delta's graph, and starts the delta over when most of it is dead; the
+//! merger moves what gathers into the base, where that is changed in place.
 
 use super::{
-    Inner, Snapshot,
+    Inner, MergeLimits, Snapshot,
     delta::{Delta, LinkScratch, SCANNED},
     locked,
 };
@@ -19,14 +20,15 @@ const AT_ONCE: u32 = 256;
 pub(super) struct Keeper {
     told: Mutex<Told>,
     changed: Condvar,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 #[derive(Default)]
 struct Told {
     stop: bool,
-    /// There may be something to do.
+    /// There may be something to do for the keeper, and for the merger.
     wake: bool,
+    wake_merger: bool,
     /// It found nothing more to do when it last looked.
     idle: bool,
 }
@@ -35,16 +37,16 @@ impl Keeper {
     /// Something was written.
     pub(super) fn wake(&self) {
         let mut told = locked(&self.told);
-        (told.wake, told.idle) = (true, false);
+        (told.wake, told.wake_merger, told.idle) = (true, true, false);
         self.changed.notify_all();
     }
 
-    /// Ends the thread.
+    /// Ends the threads.
     pub(super) fn stop(&self) {
         locked(&self.told).stop = true;
         self.changed.notify_all();
-        let thread = locked(&self.thread).take();
-        if let Some(thread) = thread.filter(|thread| thread.thread().id() != thread::current().id()) {
+        let threads = std::mem::take(&mut *locked(&self.threads));
+        for thread in threads.into_iter().filter(|thread| thread.thread().id() != thread::current().id()) {
             // It has nothing to say that its snapshots do not.
             let _ = thread.join();
         }
@@ -74,18 +76,57 @@ impl Keeper {
         }
     }
 
+    /// Waits for something that may be worth a merge; false when the thread shall end.
+    fn wait_to_merge(&self) -> bool {
+        let mut told = locked(&self.told);
+        while !told.stop && !std::mem::take(&mut told.wake_merger) {
+            told = self.changed.wait(told).unwrap_or_else(PoisonError::into_inner);
+        }
+        !told.stop
+    }
+
     fn is_stopped(&self) -> bool {
         locked(&self.told).stop
     }
 }
 
-/// Starts the thread of a collection that was opened.
+/// Starts the threads of a collection that was opened.
 pub(super) fn start(inner: &Arc<Inner>) -> io::Result<()> {
-    locked(&inner.keeper.told).wake = true;
-    let of = Arc::downgrade(inner);
-    let thread = thread::Builder::new().name("roxanne-keeper".to_string()).spawn(move || run(&of))?;
-    *locked(&inner.keeper.thread) = Some(thread);
-    Ok(())
+    inner.keeper.wake();
+    let start = |name: &str, run: fn(&Weak<Inner>)| {
+        let of = Arc::downgrade(inner);
+        let thread = thread::Builder::new().name(name.to_string()).spawn(move || run(&of))?;
+        locked(&inner.keeper.threads).push(thread);
+        Ok(())
+    };
+    start("roxanne-keeper", run)?;
+    if inner.options.merges && !inner.options.read_only { start("roxanne-merger", merge) } else { Ok(()) }
+}
+
+/// Merges while there is enough of it.
+fn merge(of: &Weak<Inner>) {
+    while let Some(inner) = of.upgrade() {
+        if !inner.keeper.wait_to_merge() {
+            return;
+        }
+        while !inner.keeper.is_stopped() && is_worth_a_merge(&inner) {
+            match inner.merge(&MergeLimits::default()) {
+                Ok(report) if report.inserted + report.removed > 0 => {}
+                // Nothing can be done, or others read it: the next write asks again. What failed at the disk is told to who writes.
+                _ => break,
+            }
+        }
+    }
+}
+
+/// A round's worth has gathered, or a part of the memory that is allowed.
+fn is_worth_a_merge(inner: &Inner) -> bool {
+    let snapshot = inner.snapshot.load();
+    let in_place = snapshot.base.as_ref().is_some_and(|base| base.base.live.is_some());
+    let waiting = u64::from(snapshot.len) - snapshot.delta_dead.len();
+    let MergeLimits { inserts, removals, .. } = MergeLimits::default();
+    in_place
+        && (waiting >= inserts as u64 || snapshot.hidden.linked >= removals as u64 || snapshot.delta_bytes > inner.options.delta_bytes / 4)
 }
 
 /// However the thread ends, nobody waits for it.
@@ -160,7 +201,7 @@ fn start_over(inner: &Inner, snapshot: &Snapshot, scratch: &mut LinkScratch) -> 
     }
     if Arc::ptr_eq(&writer.delta, &snapshot.delta) {
         writer.move_to(fresh, len, &places);
-        inner.snapshot.store(Arc::new(writer.snapshot()));
+        inner.publish(&writer);
     }
     true
 }

@@ -9,7 +9,7 @@ use super::{
     Collection, CollectionConfig, CollectionError, KeyKind, PointKey,
     commit::Writer,
     delta::{Delta, Slot},
-    io, key_of, locked, node_of,
+    io, locked, node_of,
     store::{Batch, NO_NODE},
 };
 use crate::{Index, verify::verify};
@@ -84,10 +84,10 @@ impl Collection {
         let snapshot = self.inner().snapshot.load_full();
         if let Some(base) = &snapshot.base {
             base.each_record(|node, key, row| {
-                if snapshot.base_dead.contains(node) {
+                if snapshot.hidden.contains(node) {
                     return Ok(());
                 }
-                each(key_of(base, key)?, row)
+                each(self.inner().store.key_in(base, key)?, row)
             })?;
         }
         for slot in (0..snapshot.len).filter(|&slot| !snapshot.delta_dead.contains(slot)) {
@@ -113,6 +113,7 @@ impl Collection {
         let manifest = self.judge(source, sequence)?;
         let name = format!("{BASE}{:016x}", manifest.generation);
         let target = inner.path.join(&name);
+        let _no_merge = locked(&inner.merging);
         let is_base = || locked(&inner.writer).base.as_ref().map(name_of).as_ref() == Some(&name);
         if is_base() {
             return Err(rejected("it is the base already".to_string()));
@@ -167,10 +168,11 @@ impl Collection {
         check_base(base, self.config(), &name_of(base))?;
         let Some(old) = &snapshot.base else { return Ok(()) };
         for (key, _) in old.sample(PROBED, snapshot.sequence).map_err(|error| error.to_string())? {
-            let key = key_of(old, key).map_err(|error| error.to_string())?;
+            let store = &self.inner().store;
+            let key = store.key_in(old, key).map_err(|error| error.to_string())?;
             // Those replaced or deleted since may be missing for that reason.
-            let node = snapshot.node_of(&key).map_err(|error| error.to_string())?;
-            let lives = node.is_some_and(|node| !snapshot.base_dead.contains(node));
+            let node = store.node_in(Some(old), &key).map_err(|error| error.to_string())?;
+            let lives = node.is_some_and(|node| !snapshot.hidden.contains(node));
             if lives && node_of(Some(base), &key).map_err(|error| error.to_string())?.is_none() {
                 return Err(format!("it lacks key {key}, which the base has that it is to replace"));
             }
@@ -215,6 +217,19 @@ impl Collection {
             let same = slot.node == node;
             next.append_slot(if same { Arc::clone(slot) } else { Arc::new(Slot { key: slot.key.clone(), row: slot.row.clone(), node }) });
         }
+        // What was merged into the old base since is no less new for it.
+        if let Some(old) = &writer.base {
+            inner.store.each_merged_after(sequence, |key| {
+                let key_of = PointKey::from_bytes(inner.config.keys, key);
+                let key_of = key_of.ok_or_else(|| inner.store.damaged(format!("the key of a point is {} bytes", key.len())))?;
+                let Some(node) = inner.store.node_in(Some(old), &key_of)? else { return Ok(()) };
+                let row: Box<[u8]> = old.row_of(node)?.into();
+                let node = node_of(next.base.as_ref(), &key_of)?.unwrap_or(NO_NODE);
+                inner.store.put_vector(&mut batch, key, node, &row);
+                next.append(key_of, row, node);
+                Ok(())
+            })?;
+        }
         inner.store.commit(batch).map_err(|error| {
             let detail = error.to_string();
             writer.poison(detail.clone());
@@ -222,7 +237,7 @@ impl Collection {
         })?;
         let old = writer.base.as_ref().map(|old| old.info().path.clone());
         *writer = next;
-        inner.snapshot.store(Arc::new(writer.snapshot()));
+        inner.publish(&writer);
         drop(writer);
         inner.keeper.wake();
         Ok(old)

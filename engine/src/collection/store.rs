@@ -2,24 +2,53 @@
 //!
 //! | family | key | value |
 //! |---|---|---|
-//! | `meta` | `config`, `sequence`, `base`, `replaced` | text; u64; `name sequence`; the name of the base before |
+//! | `meta` | `config`, `sequence`, `base`, `replaced`, `merged` | text; u64; `name sequence`; the name of the base before; u64, the last merge into it |
 //! | `points` | key of every live point that was written here | sequence u64, payload |
 //! | `vectors` | key of a point that is not in the base, or newer than there | node that it replaces u32, row |
 //! | `deleted` | key of a point that was deleted and not put again, until a base is promoted that was begun later | sequence u64, its node in the base u32 |
+//! | `nodes` | key whose node in the base is not what the base's own keys say | u32, `NO_NODE` for none |
+//! | `names` | number of a text that was merged, as its record has it | text |
+//! | `slots` | number of a run of 4096 slots of the base, big-endian, where any is not as it was built | a byte a slot: `SLOT_*` |
 
-use super::{CollectionConfig, CollectionError, CollectionOptions, Durability};
+use super::{
+    CollectionConfig, CollectionError, CollectionOptions, Durability,
+    redo::{Freed, Merged, Plan},
+};
 use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, DBRecoveryMode, ErrorKind, IteratorMode, Options, WriteBatch, WriteOptions};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{BTreeMap, HashSet, btree_map::Entry},
+    path::{Path, PathBuf},
+};
+use xxhash_rust::xxh3::xxh3_64;
 
 const META: &str = "meta";
 const POINTS: &str = "points";
 const VECTORS: &str = "vectors";
 const DELETED: &str = "deleted";
-const FAMILIES: [&str; 4] = [META, POINTS, VECTORS, DELETED];
+const NODES: &str = "nodes";
+const NAMES: &str = "names";
+const SLOTS: &str = "slots";
+const FAMILIES: [&str; 7] = [META, POINTS, VECTORS, DELETED, NODES, NAMES, SLOTS];
 /// The directory of the store in that of a collection.
 const STORE: &str = "store";
 /// No node.
 pub(super) const NO_NODE: u32 = u32::MAX;
+/// The state of a slot: the number of its use, ...
+pub(super) const SLOT_GENERATION: u8 = (1 << 6) - 1;
+/// ... whether its node was replaced by another, ...
+pub(super) const SLOT_DEAD: u8 = 1 << 6;
+/// ... and whether it has none.
+pub(super) const SLOT_FREE: u8 = 1 << 7;
+/// The number of the use of a slot after this one. It never comes back to 0, which is a build's.
+pub(super) fn next_use(generation: u8) -> u8 {
+    // Tags are the low two bits, and 4 has those of 64.
+    if generation == SLOT_GENERATION { 4 } else { generation + 1 }
+}
+
+/// Numbers of texts that were merged begin here; a build numbers its texts from 0.
+pub(super) const MERGED_TEXT: u64 = 1 << 63;
+/// Slots of one value of `slots`.
+pub(super) const RUN: u64 = 4096;
 /// Files that the store keeps open.
 const OPEN_FILES: i32 = 128;
 
@@ -38,6 +67,8 @@ pub(super) struct State {
     pub(super) base: Option<(String, u64)>,
     /// The directory of the base that it has replaced.
     pub(super) replaced: Option<String>,
+    /// The last merge into the base.
+    pub(super) merged: u64,
 }
 
 /// What the store knows of a key at one moment.
@@ -49,6 +80,19 @@ pub(super) struct View {
     pub(super) row: Option<Vec<u8>>,
     /// Whether it was deleted, and not put since.
     pub(super) deleted: bool,
+    /// Its node in the base, where that is not what the base's own keys say.
+    pub(super) node: Option<u32>,
+}
+
+/// What became of a vector while it was merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Nothing: the base has the point now.
+    Merged,
+    /// Another took its place, and its node is dead.
+    Rewritten,
+    /// It was deleted, and its node is dead.
+    Deleted,
 }
 
 /// Changes that take effect together.
@@ -71,6 +115,7 @@ fn options(how: &CollectionOptions) -> Options {
         Durability::Os => DBRecoveryMode::PointInTime,
     });
     options.set_max_total_wal_size(LOG_BYTES);
+    options.create_missing_column_families(!how.read_only);
     // One that writes beside a reader removes files that the reader has not opened.
     options.set_max_open_files(if how.read_only { -1 } else { OPEN_FILES });
     options.set_keep_log_file_num(4);
@@ -105,7 +150,8 @@ impl Store {
             Some(bytes) => Some(parse_base(bytes).ok_or_else(|| store.damaged("the name of its base is none".to_string()))?),
         };
         let replaced = store.meta("replaced")?.and_then(|bytes| String::from_utf8(bytes).ok());
-        Ok((store, config, State { sequence, base, replaced }))
+        let merged = store.meta("merged")?.and_then(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?))).unwrap_or_default();
+        Ok((store, config, State { sequence, base, replaced, merged }))
     }
 
     fn open_with(directory: &Path, options: &Options, how: &CollectionOptions) -> Result<Store, CollectionError> {
@@ -148,7 +194,11 @@ impl Store {
         batch.0.put_cf(self.family(META), "sequence", sequence.to_le_bytes());
     }
 
+    /// Another base takes the place of the old one, and nothing was merged into it yet.
     pub(super) fn put_base(&self, batch: &mut Batch, name: &str, sequence: u64, replaced: Option<&str>) {
+        batch.0.put_cf(self.family(META), "merged", 0u64.to_le_bytes());
+        // Beyond every key: texts are UTF-8, numbers and runs eight bytes.
+        [NODES, NAMES, SLOTS].into_iter().for_each(|family| batch.0.delete_range_cf(self.family(family), &b""[..], &[0xFF; 9][..]));
         batch.0.put_cf(self.family(META), "base", format!("{name} {sequence}"));
         batch.0.put_cf(self.family(META), "replaced", replaced.unwrap_or_default());
     }
@@ -209,7 +259,152 @@ impl Store {
             Some(value) => Some(self.parse_point(key, &value)?.1),
         };
         let row = read(VECTORS, key)?.map(|value| value.get(4..).unwrap_or_default().to_vec());
-        Ok(View { base, payload, row, deleted: read(DELETED, key)?.is_some() })
+        let node = read(NODES, key)?.map(|value| self.parse_node(key, &value)).transpose()?;
+        Ok(View { base, payload, row, deleted: read(DELETED, key)?.is_some(), node })
+    }
+
+    fn parse_node(&self, key: &[u8], value: &[u8]) -> Result<u32, CollectionError> {
+        let node = value.try_into().map(u32::from_le_bytes);
+        node.map_err(|_| self.damaged(format!("the node of key {key:?} is {} bytes", value.len())))
+    }
+
+    /// The node of a key in the base, where that is not what the base's own keys say; `NO_NODE` where there is none.
+    pub(super) fn node_of(&self, key: &[u8]) -> Result<Option<u32>, CollectionError> {
+        let value = self.db.get_pinned_cf(self.family(NODES), key).map_err(|error| self.failed(&error))?;
+        value.map(|value| self.parse_node(key, &value)).transpose()
+    }
+
+    /// The text that a record's number stands for, where the text came by a merge.
+    pub(super) fn name_of(&self, number: u64) -> Result<Option<String>, CollectionError> {
+        let value = self.db.get_cf(self.family(NAMES), number.to_be_bytes()).map_err(|error| self.failed(&error))?;
+        let text = |value| String::from_utf8(value).map_err(|_| self.damaged(format!("the name of number {number} is no text")));
+        value.map(text).transpose()
+    }
+
+    /// The runs of slots that are not as they were built, each with the first slot.
+    pub(super) fn each_run(&self, mut each: impl FnMut(u64, &[u8]) -> Result<(), CollectionError>) -> Result<(), CollectionError> {
+        for entry in self.db.iterator_cf(self.family(SLOTS), IteratorMode::Start) {
+            let (key, value) = entry.map_err(|error| self.failed(&error))?;
+            let run = key.as_ref().try_into().ok().map(u64::from_be_bytes).filter(|&run| run < 1 << 32 && value.len() as u64 == RUN);
+            let run = run.ok_or_else(|| self.damaged(format!("a run of {} slots under a key of {} bytes", value.len(), key.len())))?;
+            each(run * RUN, &value)?;
+        }
+        Ok(())
+    }
+
+    /// The points that were written after batch `sequence` and whose vector is in the base, by key, each with when.
+    pub(super) fn each_merged_after(
+        &self,
+        sequence: u64,
+        mut each: impl FnMut(&[u8]) -> Result<(), CollectionError>,
+    ) -> Result<(), CollectionError> {
+        for entry in self.db.iterator_cf(self.family(POINTS), IteratorMode::Start) {
+            let (key, value) = entry.map_err(|error| self.failed(&error))?;
+            let in_delta = || self.db.get_pinned_cf(self.family(VECTORS), &key).map_err(|error| self.failed(&error));
+            if self.parse_point(&key, &value)?.0 > sequence && in_delta()?.is_none() {
+                each(&key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says of a merge that it is done: its vectors are in the base, its victims in no slot; gives what became of each vector of the plan meanwhile.
+    /// To be said once, before anything else of what it names is written.
+    pub(super) fn merge(&self, plan: &Plan) -> Result<Vec<Fate>, CollectionError> {
+        let mut batch = Batch::default();
+        let read = |family: &str, key: &[u8]| self.db.get_cf(self.family(family), key).map_err(|error| self.failed(&error));
+        let mut fates = Vec::with_capacity(plan.merged.len());
+        for Merged { key, hash, node, record_key, .. } in &plan.merged {
+            let fate = match read(VECTORS, key)? {
+                Some(value) if xxh3_64(&value) == *hash => {
+                    self.forget_vector(&mut batch, key);
+                    Fate::Merged
+                }
+                Some(value) => {
+                    self.put_vector(&mut batch, key, *node, value.get(4..).unwrap_or_default());
+                    Fate::Rewritten
+                }
+                None => {
+                    let at = read(DELETED, key)?.and_then(|value| Some(u64::from_le_bytes(*value.first_chunk::<8>()?)));
+                    self.put_deleted(
+                        &mut batch,
+                        key,
+                        at.ok_or_else(|| self.damaged(format!("key {key:?} is neither put nor deleted")))?,
+                        *node,
+                    );
+                    Fate::Deleted
+                }
+            };
+            batch.0.put_cf(self.family(NODES), key, node.to_le_bytes());
+            if record_key.to_be_bytes()[..] != key[..] {
+                batch.0.put_cf(self.family(NAMES), record_key.to_be_bytes(), key);
+            }
+            fates.push(fate);
+        }
+        let merged: HashSet<&[u8]> = plan.merged.iter().map(|merged| merged.key.as_slice()).collect();
+        for Freed { key, node, .. } in &plan.freed {
+            // The key may have come back meanwhile, in another node or with none yet; what names this one names nothing any more.
+            if merged.contains(key.as_slice()) {
+                continue;
+            }
+            if self.node_of(key)?.is_none_or(|known| known == *node) {
+                batch.0.put_cf(self.family(NODES), key, NO_NODE.to_le_bytes());
+            }
+            if let Some(value) = read(VECTORS, key)?.filter(|value| value.first_chunk::<4>() == Some(&node.to_le_bytes())) {
+                self.put_vector(&mut batch, key, NO_NODE, &value[4..]);
+            }
+            if let Some(value) = read(DELETED, key)?.filter(|value| value.get(8..12) == Some(&node.to_le_bytes()))
+                && let Some(at) = value.first_chunk::<8>()
+            {
+                self.put_deleted(&mut batch, key, u64::from_le_bytes(*at), NO_NODE);
+            }
+        }
+        for (run, states) in &self.runs_after(plan)? {
+            batch.0.put_cf(self.family(SLOTS), run.to_be_bytes(), states);
+        }
+        batch.0.put_cf(self.family(META), "merged", plan.epoch.to_le_bytes());
+        let mut write = WriteOptions::default();
+        write.set_sync(true);
+        self.db.write_opt(batch.0, &write).map_err(|error| self.failed(&error))?;
+        Ok(fates)
+    }
+
+    /// The runs of slots that a merge changes, as they are after it.
+    fn runs_after(&self, plan: &Plan) -> Result<BTreeMap<u64, Vec<u8>>, CollectionError> {
+        let mut runs: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+        let mut change = |node: u32, change: &dyn Fn(u8) -> u8| {
+            let run = u64::from(node) / RUN;
+            let states = match runs.entry(run) {
+                Entry::Occupied(there) => there.into_mut(),
+                Entry::Vacant(place) => {
+                    let value = self.db.get_cf(self.family(SLOTS), run.to_be_bytes()).map_err(|error| self.failed(&error))?;
+                    place.insert(value.filter(|value| value.len() as u64 == RUN).unwrap_or_else(|| vec![0; RUN as usize]))
+                }
+            };
+            let state = &mut states[(u64::from(node) % RUN) as usize];
+            *state = change(*state);
+            Ok::<_, CollectionError>(())
+        };
+        for Merged { node, replaces, .. } in &plan.merged {
+            change(*node, &|state| state & SLOT_GENERATION)?;
+            if *replaces != NO_NODE {
+                change(*replaces, &|state| state | SLOT_DEAD)?;
+            }
+        }
+        for Freed { node, generation, .. } in &plan.freed {
+            change(*node, &|_| SLOT_FREE | generation)?;
+        }
+        Ok(runs)
+    }
+
+    /// What the store must hold of a vector for it to be this one.
+    pub(super) fn hash_of(node: u32, row: &[u8]) -> u64 {
+        xxh3_64(&[&node.to_le_bytes(), row].concat())
+    }
+
+    /// Brings all batches to the device, those too that were not synced.
+    pub(super) fn sync(&self) -> Result<(), CollectionError> {
+        self.db.flush_wal(true).map_err(|error| self.failed(&error))
     }
 
     /// The vectors that are in no base, by key, each with the node that it replaces.

@@ -55,6 +55,12 @@ impl Mapping {
         unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(at), bytes) }
     }
 
+    /// All of it, for its only user.
+    pub(crate) fn as_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the whole mapping, alive as long as `self`, initialised by the kernel with zeros; `&mut self` makes us its only user.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.bytes) }
+    }
+
     /// Leaves the memory mapped for ever, for when the kernel may still write into it.
     pub(crate) fn leak(&mut self) {
         self.bytes = 0;
@@ -105,8 +111,7 @@ impl Deref for AlignedBuf {
 
 impl DerefMut for AlignedBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: the whole mapping, alive as long as `self`, initialised by the kernel with zeros; `&mut self` makes us its only user.
-        unsafe { std::slice::from_raw_parts_mut(self.mapping.base.as_ptr(), self.mapping.bytes) }
+        self.mapping.as_mut()
     }
 }
 

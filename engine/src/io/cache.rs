@@ -127,7 +127,11 @@ impl PageCache {
                     victim = (0, way, 0);
                     break;
                 }
-                tag if tag == page + 1 => return,
+                // Another thread was faster, or what is here is older than what was read.
+                tag if tag == page + 1 => {
+                    victim = (0, way, tag);
+                    break;
+                }
                 tag => victim = victim.min((u16::from(self.count(tag - 1)) + 1, way, tag)),
             }
         }

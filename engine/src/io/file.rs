@@ -20,7 +20,10 @@ use std::{
         unix::fs::{FileExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// Why a file of pages could not be opened.
@@ -73,7 +76,8 @@ pub struct PageFile {
     path: Arc<Path>,
     page_bytes: usize,
     first_page_offset: u64,
-    page_count: u64,
+    /// Rises where the file is changed in place.
+    page_count: AtomicU64,
     direct: bool,
 }
 
@@ -113,14 +117,21 @@ impl PageFile {
         if u128::from(found) < needed {
             return Err(OpenPagesError::TooShort { path: path.to_path_buf(), page_count, needed, found });
         }
-        Ok(Arc::new(PageFile { file, path: path.into(), page_bytes, first_page_offset, page_count, direct }))
+        Ok(Arc::new(PageFile { file, path: path.into(), page_bytes, first_page_offset, page_count: AtomicU64::new(page_count), direct }))
     }
 
     /// A file of `page_count` pages whose length nobody has looked at.
     #[cfg(test)]
     pub(crate) fn unchecked(path: &str, page_bytes: usize, page_count: u64) -> PageFile {
         let file = File::open(path).unwrap();
-        PageFile { file, path: Path::new(path).into(), page_bytes, first_page_offset: 0, page_count, direct: false }
+        PageFile {
+            file,
+            path: Path::new(path).into(),
+            page_bytes,
+            first_page_offset: 0,
+            page_count: AtomicU64::new(page_count),
+            direct: false,
+        }
     }
 
     /// Whether reads go past the page cache.
@@ -135,7 +146,12 @@ impl PageFile {
 
     /// Pages of the file.
     pub fn page_count(&self) -> u64 {
-        self.page_count
+        self.page_count.load(Ordering::Acquire)
+    }
+
+    /// There are `page_count` pages now, for which the file was made long enough.
+    pub(crate) fn grow(&self, page_count: u64) {
+        self.page_count.fetch_max(page_count, Ordering::Release);
     }
 
     /// Where the file was opened.
@@ -176,10 +192,11 @@ impl PageFile {
 
     /// Where page `page` begins; `PastEnd` when there is none. Cannot overflow: the end of the last page was compared with the length.
     pub(crate) fn offset_of(&self, page: u64) -> Result<u64, ReadError> {
-        if page < self.page_count {
+        let page_count = self.page_count();
+        if page < page_count {
             Ok(self.first_page_offset + page * self.page_bytes as u64)
         } else {
-            Err(ReadError::PastEnd { path: self.path.clone(), page, page_count: self.page_count })
+            Err(ReadError::PastEnd { path: self.path.clone(), page, page_count })
         }
     }
 

@@ -4,7 +4,10 @@
 
 mod input;
 mod killed;
+mod merge;
+mod merging;
 mod model;
+mod power;
 mod publish;
 mod threads;
 
@@ -15,7 +18,7 @@ use roxanne_engine::collection::{
 use std::path::Path;
 
 /// What a machine that keeps its power has.
-const FAST: fn() -> CollectionOptions = || CollectionOptions { durability: Durability::Os, ..CollectionOptions::default() };
+const FAST: fn() -> CollectionOptions = || CollectionOptions { durability: Durability::Os, merges: false, ..CollectionOptions::default() };
 
 fn config(dim: usize, metric: Metric, element: ElementType, keys: KeyKind) -> CollectionConfig {
     CollectionConfig { dim, metric, element, keys }

@@ -16,6 +16,8 @@ const UNSAFE_PLACES: &[(&str, &str)] = &[
     ("core/src/huge.rs", "advice to the kernel about memory that the array owns"),
     ("cli/src/main.rs", "an empty extern block that links the unwinder: no code"),
     ("engine/src/io", "buffers that the kernel writes into, and its rings"),
+    ("engine/src/live", "codes of slots that nobody can name"),
+    ("engine/src/collection/merge", "who fills those slots"),
     ("bench/peers/rust/stores/src/environment.rs", "opening a peer's database, which maps a file"),
 ];
 

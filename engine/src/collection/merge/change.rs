@@ -1,0 +1,341 @@
+#![allow(unsafe_code)]
+//! What a round writes: pages with new lists, new nodes and empty slots, and the codes of what is new.
+
+use super::{MergeLimits, Round, Target, stand_back};
+use crate::{
+    collection::{CollectionError, io, redo::Image, store::next_use},
+    io::AlignedBuf,
+};
+use roxanne_core::{
+    distance::DistanceFn,
+    element::ElementType,
+    format::{
+        self,
+        blob::{self, BLOB_PAGE, BLOB_PAYLOAD},
+        page::{self, PageHeader},
+        record,
+        superblock::FIRST_PAGE_OFFSET,
+    },
+    id::NodeId,
+    metric::Metric,
+    tile::BuildMetric,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+/// Pages that are read in one call where so many of them change.
+const WINDOW: u64 = 64;
+const DENSE: usize = 12;
+/// Neighbors that come into a list for one that leaves it.
+const IN_ITS_PLACE: usize = 3;
+
+/// What happens to one slot.
+#[derive(Default)]
+struct Change {
+    /// The insert that comes in.
+    put: Option<u32>,
+    /// Whether its node leaves.
+    frees: bool,
+    /// Nodes that come into its list; the first `forced` stay whatever RobustPrune says.
+    links: Vec<NodeId>,
+    forced: usize,
+    /// Victims that leave its list, by number.
+    without: Vec<u32>,
+}
+
+impl Change {
+    fn force(&mut self, id: NodeId) {
+        self.links.insert(self.forced, id);
+        self.forced += 1;
+    }
+}
+
+/// All changes of one page.
+type PageChanges<'a> = (u64, Vec<(NodeId, &'a Change)>);
+
+/// Where vectors lie among codes, and what is new of them.
+struct Places<'a> {
+    round: &'a Round<'a>,
+    new: HashMap<NodeId, u32>,
+    distance: DistanceFn,
+    dim: usize,
+}
+
+impl<'a> Places<'a> {
+    fn new(round: &'a Round<'a>) -> Result<Places<'a>, CollectionError> {
+        let dim = round.base.codebook.dim();
+        let metric = if round.base.codec.build_metric() == BuildMetric::Manhattan { Metric::Manhattan } else { Metric::L2 };
+        let new = (0..).zip(&round.inserts).map(|(number, insert)| (insert.node, number)).collect();
+        Ok(Places { round, new, distance: DistanceFn::new(metric, ElementType::F32, dim)?, dim })
+    }
+
+    /// Appends the place `[dim]` of a node: exact of a new one, else that of its code.
+    fn add(&self, id: NodeId, out: &mut Vec<f32>) {
+        match self.new.get(&id) {
+            Some(&number) => out.extend_from_slice(&self.round.inserts[number as usize].place),
+            None => self.round.base.codebook.place_of_code(self.round.base.code(id), out),
+        }
+    }
+
+    fn distance(&self, a: &[f32], b: &[f32]) -> f32 {
+        self.distance.distance(bytemuck::cast_slice(a), bytemuck::cast_slice(b))
+    }
+
+    /// Those of `ids` nearest to `place`.
+    fn nearest(&self, place: &[f32], ids: impl Iterator<Item = NodeId>, most: usize) -> Vec<NodeId> {
+        let mut other = Vec::with_capacity(self.dim);
+        let mut near: Vec<(f32, NodeId)> = ids
+            .map(|id| {
+                other.clear();
+                self.add(id, &mut other);
+                (self.distance(place, &other), id)
+            })
+            .collect();
+        near.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        near.into_iter().take(most).map(|(_, id)| id).collect()
+    }
+
+    fn tag_of(&self, id: NodeId) -> u8 {
+        self.new.get(&id).map_or_else(|| self.round.tag_of(id), |&number| record::tag(self.round.inserts[number as usize].generation))
+    }
+}
+
+impl Round<'_> {
+    fn id_of(&self, target: Target) -> NodeId {
+        match target {
+            Target::Node(id) => id,
+            Target::New(number) => self.inserts[number as usize].node,
+        }
+    }
+
+    /// The codes of new nodes come into RAM, where no search looks yet.
+    pub(super) fn fill_codes(&self) {
+        for insert in &self.inserts {
+            // SAFETY: the slot is one beyond the last, or was empty in the snapshot of this round when all searches were over that had begun before
+            // that snapshot (`Pins::wait_for_older`; where they were not, only slots beyond the last were given). A search that began later looks at
+            // the codes of nodes it has an edge to, of pages it has read, and of those it begins at: edges to earlier uses of the slot carry
+            // another tag, pages say that the slot is empty until this round has written them, and entries never leave. One round runs at a time.
+            unsafe { self.base.codes.set(insert.node, &insert.code) };
+        }
+    }
+
+    /// What happens where.
+    fn changes(&self, places: &Places<'_>) -> BTreeMap<NodeId, Change> {
+        let mut changes: BTreeMap<NodeId, Change> = BTreeMap::new();
+        for (number, insert) in (0..).zip(&self.inserts) {
+            let change = changes.entry(insert.node).or_default();
+            change.put = Some(number);
+            change.links.extend(insert.edges.iter().map(|&edge| self.id_of(edge)));
+            change.links.extend(insert.back.iter().map(|&from| self.inserts[from as usize].node));
+            let nodes = insert.edges.iter().filter_map(|edge| if let Target::Node(id) = edge { Some(*id) } else { None });
+            for (rank, id) in nodes.enumerate() {
+                let change = changes.entry(id).or_default();
+                // One at least keeps it, so that there is a way to it.
+                if rank == 0 { change.force(insert.node) } else { change.links.push(insert.node) }
+            }
+        }
+        for (number, victim) in (0..).zip(&self.victims) {
+            changes.entry(victim.node).or_default().frees = true;
+            for &holder in &victim.holders {
+                changes.entry(holder).or_default().without.push(number);
+            }
+            let mut place = Vec::new();
+            for &orphan in &victim.orphans {
+                place.clear();
+                places.add(orphan, &mut place);
+                let from = places.nearest(&place, victim.near.iter().copied().filter(|&id| id != orphan), 1);
+                changes.entry(from.first().copied().unwrap_or(self.base.entry)).or_default().force(orphan);
+            }
+        }
+        changes
+    }
+
+    /// The pages as they shall be, in the order in which they are to be written.
+    pub(super) fn graph_images(&self) -> Result<Vec<Image>, CollectionError> {
+        let (places, layout) = (Places::new(self)?, self.base.layout);
+        let changes = self.changes(&places);
+        let mut pages: Vec<PageChanges<'_>> = Vec::new();
+        for (&id, change) in &changes {
+            let page = layout.page_of(id);
+            match pages.last_mut().filter(|(last, _)| *last == page) {
+                Some((_, changes)) => changes.push((id, change)),
+                None => pages.push((page, vec![(id, change)])),
+            }
+        }
+        let windows: Vec<&[PageChanges<'_>]> = pages.chunk_by(|(a, _), (b, _)| a / WINDOW == b / WINDOW).collect();
+        let (next, images) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let work = || -> Result<(), CollectionError> {
+            stand_back();
+            let no_memory = io(self.base.pages.path());
+            let mut buffer = AlignedBuf::new(WINDOW as usize * layout.page_bytes).map_err(no_memory)?;
+            while let Some(window) = windows.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let changed = self.change_window(window, &places, &mut buffer)?;
+                images.lock().unwrap_or_else(PoisonError::into_inner).extend(changed);
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..MergeLimits::READERS.min(windows.len())).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })?;
+        let mut images = images.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // No page may lead to one that is not there yet: first those that are new, then the one that was the last, then the others.
+        let page = |image: &Image| (image.offset - FIRST_PAGE_OFFSET) / layout.page_bytes as u64;
+        let there = self.base.pages.page_count();
+        images.sort_unstable_by_key(|image: &Image| (page(image) < there, page(image) + 1 < there, image.offset));
+        Ok(images)
+    }
+
+    fn change_window(&self, window: &[PageChanges<'_>], places: &Places<'_>, buffer: &mut [u8]) -> Result<Vec<Image>, CollectionError> {
+        let (base, page_bytes) = (self.base, self.base.layout.page_bytes);
+        let there = base.pages.page_count();
+        let first = window.first().map_or(0, |(page, _)| page / WINDOW * WINDOW);
+        let together = window.len() >= DENSE;
+        if together && first < there {
+            let count = WINDOW.min(there - first) as usize;
+            base.pages.read_pages_blocking(first, &mut buffer[..count * page_bytes]).map_err(crate::SearchError::from)?;
+        }
+        let mut images = Vec::new();
+        for (number, changes) in window {
+            let place = if together { (number - first) as usize * page_bytes } else { 0 };
+            let bytes = &mut buffer[place..place + page_bytes];
+            if *number >= there {
+                bytes.fill(0);
+            } else if !together || base.check_page(*number, bytes).is_err() || !base.is_fresh(*number, bytes) {
+                base.read_page(*number, bytes)?;
+            }
+            if self.change_page(*number, bytes, changes, places)? {
+                let offset = FIRST_PAGE_OFFSET + number * page_bytes as u64;
+                images.push(Image { file: 0, offset, bytes: bytes.to_vec() });
+            }
+        }
+        Ok(images)
+    }
+
+    /// Changes a page; false when nothing of it became other.
+    fn change_page(
+        &self,
+        number: u64,
+        bytes: &mut [u8],
+        changes: &[(NodeId, &Change)],
+        places: &Places<'_>,
+    ) -> Result<bool, CollectionError> {
+        let (base, layout) = (self.base, self.base.layout);
+        let mut changed = false;
+        for (id, change) in changes {
+            let slot = layout.slot_of(*id);
+            if change.frees {
+                let (generation, _) = layout.record(bytes, slot).slot_generation();
+                layout.free(bytes, slot, next_use(generation));
+                changed = true;
+                continue;
+            }
+            let mut list = Vec::with_capacity(2 * layout.max_degree);
+            let before = match change.put {
+                Some(number) => {
+                    let insert = &self.inserts[number as usize];
+                    layout.put(bytes, slot, insert.generation, insert.record_key, &insert.slot.row);
+                    changed = true;
+                    0
+                }
+                None => {
+                    let record = layout.record(bytes, slot);
+                    base.neighbors(record, &mut list).map_err(|error| crate::SearchError::from(base.bad_record(number, &error)))?;
+                    usize::from(record.packed().0)
+                }
+            };
+            list.retain(|id| !self.leaving.contains(id));
+            let same = list.len() == before && change.put.is_none();
+            let kept = list.len();
+            if !change.without.is_empty() {
+                self.fill_in(change, layout.record(bytes, slot).vector(), places, &mut list, *id);
+            }
+            let links = change.links.iter().filter(|&link| link != id);
+            for link in links {
+                if !list.contains(link) {
+                    list.push(*link);
+                }
+            }
+            if same && list.len() == kept {
+                continue;
+            }
+            if list.len() > layout.max_degree {
+                let vector = layout.record(bytes, slot).vector();
+                self.shorten(&mut list, vector, &change.links[..change.forced], places);
+            }
+            let edges: Vec<(NodeId, u8)> = list.iter().map(|&id| (id, places.tag_of(id))).collect();
+            layout.set_edges(bytes, slot, &edges);
+            changed = true;
+        }
+        if changed {
+            let live = (self.n - layout.first_node(number)).min(layout.per_page as u64) as u16;
+            page::seal(bytes, PageHeader { file_id: base.file_id, page: number, lsn: self.epoch, live, ..PageHeader::default() });
+        }
+        Ok(changed)
+    }
+
+    /// Where a vector lies.
+    fn place_of(&self, vector: &[u8]) -> Vec<f32> {
+        let (mut code, mut bits, mut place) = (Vec::new(), Vec::new(), Vec::new());
+        self.base.codec.encode(vector, &mut Vec::new(), &mut code);
+        self.base.codebook.place(self.base.codec.pq_row(&code, &mut bits), &mut place);
+        place
+    }
+
+    /// For each victim that left the list of `owner`, the nearest of those around it come in.
+    fn fill_in(&self, change: &Change, vector: &[u8], places: &Places<'_>, list: &mut Vec<NodeId>, owner: NodeId) {
+        let place = self.place_of(vector);
+        let mut near: Vec<NodeId> = Vec::new();
+        for &number in &change.without {
+            let victim = &self.victims[number as usize];
+            near.extend(places.nearest(&place, victim.near.iter().copied().filter(|&id| id != owner), IN_ITS_PLACE));
+        }
+        near.sort_unstable();
+        near.dedup();
+        near.retain(|id| !list.contains(id));
+        list.extend(near);
+    }
+
+    /// Takes out of a list that is too long what is best covered: the neighbors to which the way through a nearer one is shortest, in proportion. By
+    /// where codes lie. RobustPrune would take out all that are covered, by distances that are too coarse to tell; room costs nothing here.
+    fn shorten(&self, list: &mut Vec<NodeId>, vector: &[u8], forced: &[NodeId], places: &Places<'_>) {
+        let (place, dim, mut all) = (self.place_of(vector), places.dim, Vec::with_capacity(list.len() * places.dim));
+        list.iter().for_each(|&id| places.add(id, &mut all));
+        let at = |i: usize| &all[i * dim..][..dim];
+        let mut order: Vec<(f32, usize)> = (0..list.len()).map(|i| (places.distance(&place, at(i)), i)).collect();
+        order.sort_by(|a, b| a.0.total_cmp(&b.0).then(list[a.1].cmp(&list[b.1])));
+        // How far each is from the nearest to it of those before it, in proportion to how far it is itself.
+        let mut covers: Vec<(bool, f32, usize)> = Vec::with_capacity(order.len());
+        for (rank, &(distance, i)) in order.iter().enumerate() {
+            let least = order[..rank].iter().map(|&(_, nearer)| places.distance(at(nearer), at(i))).fold(f32::INFINITY, f32::min);
+            covers.push((forced.contains(&list[i]), least / distance.max(f32::MIN_POSITIVE), i));
+        }
+        covers.sort_by(|a, b| b.0.cmp(&a.0).then(b.1.total_cmp(&a.1)).then(list[a.2].cmp(&list[b.2])));
+        let kept = covers.iter().take(self.base.layout.max_degree).map(|&(.., i)| list[i]).collect();
+        *list = kept;
+    }
+
+    /// The pages of codes.rx in which a code is new; the codes must have been filled in.
+    pub(super) fn code_images(&self) -> Vec<Image> {
+        let code_bytes = self.base.info.code_bytes;
+        let end = self.n as usize * code_bytes;
+        let range = |insert: &super::Insert| insert.node.index() * code_bytes..(insert.node.index() + 1) * code_bytes;
+        let pages: BTreeSet<usize> =
+            self.inserts.iter().map(range).flat_map(|range| range.start / BLOB_PAYLOAD..=(range.end - 1) / BLOB_PAYLOAD).collect();
+        let file_id = format::file_id(self.base.info.generation, format::CODES_FILE);
+        let image = |number: usize| {
+            let from = number * BLOB_PAYLOAD;
+            // SAFETY: codes are set by this round alone, which has set them.
+            let payload = unsafe { self.base.codes.range(from, (from + BLOB_PAYLOAD).min(end)) };
+            let bytes = blob::page_image(file_id, number as u64, self.epoch, payload);
+            Image { file: 1, offset: (number * BLOB_PAGE) as u64, bytes }
+        };
+        pages.into_iter().map(image).collect()
+    }
+}
