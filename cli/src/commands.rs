@@ -10,6 +10,7 @@ pub(crate) mod info;
 pub(crate) mod plan;
 pub(crate) mod search;
 pub(crate) mod shard;
+pub(crate) mod snapshot;
 pub(crate) mod truth;
 pub(crate) mod tune;
 pub(crate) mod verify;

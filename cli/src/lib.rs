@@ -41,7 +41,7 @@ pub use roxanne_core::{
 pub use roxanne_engine::{
     Answer, Hit, Index, IndexInfo, OpenError, SearchError, SearchParams, SearchStats, Searcher,
     collection::{
-        Change, Collection, CollectionConfig, CollectionError, CollectionOptions, CollectionStats, Durability, Found, KeyKind, Point,
-        PointHit, PointKey,
+        Change, Collection, CollectionConfig, CollectionError, CollectionOptions, CollectionReport, CollectionStats, Durability, Found,
+        KeyKind, MergeLimits, MergeReport, Point, PointHit, PointKey, SnapshotInfo,
     },
 };

@@ -71,6 +71,8 @@ enum Command {
     Delete(commands::collection::DeleteArgs),
     Get(commands::collection::GetArgs),
     Merge(commands::collection::MergeArgs),
+    #[command(subcommand)]
+    Snapshot(commands::snapshot::Args),
     Promote(commands::collection::PromoteArgs),
     Convert(commands::convert::Args),
     Doctor(commands::doctor::Args),
@@ -117,6 +119,7 @@ fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Delete(args) => commands::collection::delete(args, out),
         Command::Get(args) => commands::collection::get(args, out),
         Command::Merge(args) => commands::collection::merge(args, out),
+        Command::Snapshot(args) => commands::snapshot::run(args, out),
         Command::Promote(args) => commands::collection::promote(args, out),
         Command::Convert(args) => commands::convert::run(args, out),
         Command::Doctor(args) => commands::doctor::run(args, out),

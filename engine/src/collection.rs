@@ -27,7 +27,9 @@ mod point;
 mod publish;
 mod readers;
 mod redo;
+mod snapshot;
 mod store;
+mod verify;
 
 pub use commit::Written;
 pub use error::CollectionError;
@@ -50,6 +52,7 @@ use roxanne_core::{
     neighbor::Distance,
     search::{BeamSearch, TopK},
 };
+pub use snapshot::SnapshotInfo;
 use std::{
     fs::{self, File, TryLockError},
     io::{Read, Write},
@@ -58,6 +61,7 @@ use std::{
     time::Instant,
 };
 use store::{MERGED_TEXT, NO_NODE, State, Store, View};
+pub use verify::CollectionReport;
 
 const LOCK: &str = "LOCK";
 /// Times that a point is looked for which a merge moves meanwhile.

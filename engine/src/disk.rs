@@ -1,14 +1,17 @@
 //! Changing files: the seam through which everything is written that is not RocksDB's, so that tests can lose power, and fail, at every step of it.
 
-use rustix::fs::{Advice, fadvise};
+use crate::io::AlignedBuf;
+use rustix::{fs::OFlags, io::Errno};
 use std::{
     collections::HashMap,
     fs::{self, File},
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
+
+const SECTOR_BYTES: u64 = 4096;
 
 /// What can be done to files. What was written is on the device after [`Disk::sync`] of its file, a name after [`Disk::sync_directory`] of its
 /// directory; before that a loss of power may leave any part of it.
@@ -59,21 +62,29 @@ pub trait Disk: Send + Sync {
     fn committed(&self) {}
 }
 
-/// The file system. Files stay open from one call to the next.
+/// The file system. Files stay open from one call to the next, and whole sectors go past the kernel's cache, as those who read them do.
 #[derive(Default)]
 pub struct FileDisk {
-    files: Mutex<HashMap<PathBuf, Arc<File>>>,
+    files: Mutex<HashMap<PathBuf, Arc<Opened>>>,
+}
+
+struct Opened {
+    file: File,
+    /// For whole sectors, where the file system has that.
+    direct: Option<File>,
 }
 
 impl FileDisk {
-    fn open(&self, path: &Path) -> io::Result<Arc<File>> {
+    fn open(&self, path: &Path) -> io::Result<Arc<Opened>> {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = files.get(path) {
             return Ok(Arc::clone(file));
         }
-        let file = Arc::new(File::options().read(true).write(true).open(path)?);
-        files.insert(path.to_path_buf(), Arc::clone(&file));
-        Ok(file)
+        let file = File::options().read(true).write(true).open(path)?;
+        let direct = File::options().write(true).custom_flags(OFlags::DIRECT.bits() as i32).open(path).ok();
+        let opened = Arc::new(Opened { file, direct });
+        files.insert(path.to_path_buf(), Arc::clone(&opened));
+        Ok(opened)
     }
 
     fn forget(&self, path: &Path) {
@@ -88,20 +99,27 @@ impl Disk for FileDisk {
     }
 
     fn write(&self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.open(path)?.write_all_at(bytes, offset)
+        let Opened { file, direct } = &*self.open(path)?;
+        let sectors = !bytes.is_empty() && (offset | bytes.len() as u64).is_multiple_of(SECTOR_BYTES);
+        if let Some(direct) = direct.as_ref().filter(|_| sectors) {
+            let mut aligned = AlignedBuf::new(bytes.len())?;
+            aligned.copy_from_slice(bytes);
+            // Some file systems accept the flag and refuse the write.
+            match direct.write_all_at(&aligned, offset) {
+                Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {}
+                outcome => return outcome,
+            }
+        }
+        file.write_all_at(bytes, offset)
     }
 
     fn grow(&self, path: &Path, bytes: u64) -> io::Result<()> {
-        let file = self.open(path)?;
+        let file = &self.open(path)?.file;
         if file.metadata()?.len() < bytes { file.set_len(bytes) } else { Ok(()) }
     }
 
     fn sync(&self, path: &Path) -> io::Result<()> {
-        let file = self.open(path)?;
-        file.sync_data()?;
-        // Who reads it reads past the kernel's cache.
-        let _ = fadvise(&*file, 0, None, Advice::DontNeed);
-        Ok(())
+        self.open(path)?.file.sync_data()
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

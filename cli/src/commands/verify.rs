@@ -4,11 +4,14 @@ use super::{check_index, print_json};
 use crate::{failure::Failure, interrupt, progress, text};
 use roxanne_builder::Observer;
 use roxanne_core::ErrorClass;
-use roxanne_engine::verify::verify;
+use roxanne_engine::{
+    collection::{Collection, CollectionOptions, is_collection},
+    verify::verify,
+};
 use serde_json::json;
 use std::{io::Write, path::PathBuf, time::Instant};
 
-/// Check every byte of an index
+/// Check every byte of an index, or of a collection
 #[derive(clap::Args)]
 #[command(after_help = "Example:
   roxanne verify my.rx
@@ -26,8 +29,44 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// A collection: its base, and that base and store agree.
+fn of_collection(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
+    let options = CollectionOptions { delta_bytes: u64::MAX, merges: false, ..CollectionOptions::default() };
+    let collection = Collection::open(&args.index, &options)?;
+    let progress = progress::Progress::new(args.progress);
+    let mut begun = false;
+    let report = collection.verify(&mut |done, total| {
+        if !std::mem::replace(&mut begun, true) {
+            progress.phase("verify", total, "pages");
+        }
+        progress.reached(done);
+    })?;
+    progress.end();
+    let base = report.base.as_ref();
+    let unreachable = base.map_or(0, |base| base.unreachable);
+    if args.json {
+        let of_base = base.map(|base| {
+            json!({
+                "pages": base.pages, "nodes": base.nodes, "edges": base.edges, "unreachable": base.unreachable, "free": base.free,
+                "stale_edges": base.stale,
+            })
+        });
+        print_json(out, &json!({"ok": unreachable == 0, "points": report.points, "base": of_base}))?;
+    } else if unreachable == 0 {
+        writeln!(out, "{}: whole; {} points", args.index.display(), text::count(report.points))?;
+    }
+    if unreachable > 0 {
+        let text = format!("{}: {unreachable} nodes of the base cannot be reached; `merge --rebuild` makes another", args.index.display());
+        return Err(Failure::new(ErrorClass::Gate, text));
+    }
+    Ok(())
+}
+
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     interrupt::leaves_at_once();
+    if is_collection(&args.index) {
+        return of_collection(args, out);
+    }
     check_index(&args.index)?;
     let start = Instant::now();
     let progress = progress::Progress::new(args.progress);

@@ -35,6 +35,22 @@ fn a_collection_is_filled_searched_merged_and_carried_away() {
     assert_eq!(roxanne(&["get", &c, "17"]).well().json()["key"].as_u64(), Some(17));
     assert!(roxanne(&["info", &c]).well().stdout.contains("2,999 x 128 u8, l2"));
 
+    // From now on it is merged into where it lies.
+    let merged = roxanne(&["merge", &c, "--progress", "plain"]).well().stdout;
+    assert!(merged.contains("18 vectors came into the base"), "{merged}");
+    let info = roxanne(&["info", &c, "--json"]).well().json();
+    assert_eq!((info["points"].as_u64(), info["base_points"].as_u64()), (Some(2999), Some(3016)), "{info}");
+    assert!(roxanne(&["verify", &c]).well().stdout.contains("whole; 2,999 points"));
+    let (copies, copy, back) = (place.at("copies"), place.at("copies/monday"), place.at("back"));
+    fs::create_dir(&copies).unwrap();
+    assert!(roxanne(&["snapshot", "create", &c, &copy]).well().stdout.contains("all up to batch"));
+    assert!(roxanne(&["snapshot", "list", &copies, "--check"]).well().stdout.contains("monday"));
+    roxanne(&["snapshot", "restore", &copy, &back]).well();
+    roxanne(&["snapshot", "restore", &copy, &back]).failed(3, &["exists already"]);
+    assert_eq!(roxanne(&["search", &back, "--key", "17", "-k", "1"]).well().stdout, "0\t1\t17\t0\n");
+    fs::write(format!("{copy}/SNAPSHOT"), "").unwrap();
+    roxanne(&["snapshot", "restore", &copy, &place.at("never")]).failed(6, &["SNAPSHOT"]);
+
     // A closed collection is its directory.
     let elsewhere = place.at("elsewhere");
     fs::create_dir(&elsewhere).unwrap();

@@ -30,6 +30,14 @@ pub enum CollectionError {
         /// Who.
         pid: String,
     },
+    /// A snapshot that is not what it was, or none.
+    #[error("{path}: a snapshot that cannot be restored: {detail}")]
+    Snapshot {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
     /// It cannot be merged into while others read it.
     #[error("{path}: other processes have it open for reading; its base is changed when they have closed it")]
     BeingRead {
@@ -182,6 +190,7 @@ impl CollectionError {
             E::Open(error) => error.class(),
             E::Search(error) => error.class(),
             E::Rejected { .. } => ErrorClass::Gate,
+            E::Snapshot { .. } => ErrorClass::Corrupt,
             E::Dimension { .. } | E::Metric(_) | E::ReadOnly { .. } => ErrorClass::Usage,
             _ => ErrorClass::BadInput,
         }

@@ -30,7 +30,7 @@ use roxanne_core::{
     id::{Key, NodeId},
 };
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashSet},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -75,8 +75,6 @@ pub struct MergeReport {
 
 /// A vector on its way into the base.
 struct Insert {
-    /// Where it is in the delta.
-    at: u32,
     slot: Arc<Slot>,
     /// Its build code.
     row: Vec<u8>,
@@ -220,7 +218,7 @@ impl Inner {
             base,
             snapshot: &snapshot,
             limits: *limits,
-            inserts: inserts.into_iter().map(|(at, slot)| Insert::new(base, at, slot)).collect(),
+            inserts: inserts.into_iter().map(|slot| Insert::new(base, slot)).collect(),
             leaving: victims.iter().map(|&node| NodeId(node)).collect(),
             victims: Vec::new(),
             n: base.n(),
@@ -253,10 +251,7 @@ impl Inner {
     /// The base, the snapshot to merge from, slots of the delta that shall come into the base and nodes that shall leave it; `None` where nothing can
     /// be done.
     #[expect(clippy::type_complexity)]
-    fn choose_work(
-        &self,
-        limits: &MergeLimits,
-    ) -> Result<Option<(Index, Arc<Snapshot>, Vec<(u32, Arc<Slot>)>, Vec<u32>)>, CollectionError> {
+    fn choose_work(&self, limits: &MergeLimits) -> Result<Option<(Index, Arc<Snapshot>, Vec<Arc<Slot>>, Vec<u32>)>, CollectionError> {
         let writer = locked(&self.writer);
         writer.check(&self.path)?;
         let Some(index) = writer.base.clone().filter(|base| base.base.live.is_some()) else { return Ok(None) };
@@ -264,7 +259,7 @@ impl Inner {
         let room = index.base.room() - writer.base_n + writer.free.len() as u64;
         let most = limits.inserts.min(usize::try_from(room).unwrap_or(usize::MAX));
         let living = (0..writer.len).filter(|&slot| !writer.delta_dead.contains(slot));
-        let inserts = living.take(most).map(|at| (at, Arc::clone(writer.delta.slot(at)))).collect();
+        let inserts = living.take(most).map(|at| Arc::clone(writer.delta.slot(at))).collect();
         let victims = writer.gone.iter().copied().take(limits.removals).collect();
         Ok(Some((index, snapshot, inserts, victims)))
     }
@@ -427,10 +422,5 @@ impl Round<'_> {
             Ok(Freed { key: key.map(|key| key.to_bytes()).unwrap_or_default(), node: victim.node.0, generation: next_use(generation) })
         });
         Ok(Plan { epoch: self.epoch, n: self.n, merged: merged.collect(), freed: freed.collect::<Result<_, CollectionError>>()? })
-    }
-
-    /// The inserts of this round, by their slots in the delta.
-    fn by_slot(&self) -> HashMap<u32, u32> {
-        (0..).zip(&self.inserts).map(|(number, insert)| (insert.at, number)).collect()
     }
 }

@@ -14,7 +14,10 @@ use super::{
     CollectionConfig, CollectionError, CollectionOptions, Durability,
     redo::{Freed, Merged, Plan},
 };
-use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, DBRecoveryMode, ErrorKind, IteratorMode, Options, WriteBatch, WriteOptions};
+use rocksdb::{
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBRecoveryMode, ErrorKind, IteratorMode, Options, WriteBatch, WriteOptions,
+    checkpoint::Checkpoint,
+};
 use std::{
     collections::{BTreeMap, HashSet, btree_map::Entry},
     path::{Path, PathBuf},
@@ -400,6 +403,12 @@ impl Store {
     /// What the store must hold of a vector for it to be this one.
     pub(super) fn hash_of(node: u32, row: &[u8]) -> u64 {
         xxh3_64(&[&node.to_le_bytes(), row].concat())
+    }
+
+    /// Copies the store, as it is at this moment, into the directory of a collection that has none.
+    pub(super) fn checkpoint(&self, directory: &Path) -> Result<(), CollectionError> {
+        let made = Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(directory.join(STORE)));
+        made.map_err(|error| self.failed(&error))
     }
 
     /// Brings all batches to the device, those too that were not synced.

@@ -9,6 +9,7 @@ mod merging;
 mod model;
 mod power;
 mod publish;
+mod snapshot;
 mod threads;
 
 use roxanne_core::{element::ElementType, metric::Metric, random::CounterRng};

@@ -121,7 +121,7 @@ impl<'a> Stage<'a> {
         empty.promote(&index, 0)?;
         drop(empty);
         let page_share = fs::metadata(path.join(base_of(&path)?).join("graph.rx"))?.len() as f64 * self.args.cached;
-        let mut options = CollectionOptions { durability, ..CollectionOptions::default() };
+        let mut options = CollectionOptions { durability, merges: false, ..CollectionOptions::default() };
         // What must be in RAM is not known from outside: ask, by a budget that is too small.
         options.base = OpenOptions { budget: Budget::ram(1), searchers: 4, ..OpenOptions::default() };
         let needed = match Collection::open(&path, &options) {
@@ -272,6 +272,7 @@ impl<'a> Stage<'a> {
         let (n, extra) = (self.args.rows, self.args.extra);
         let collection = self.collection("merge", n, n + 2 * extra + 1000, Durability::Os)?;
         self.write_rows(&collection, &mut (n..n + extra).map(|row| (row, row)))?;
+        collection.settle();
         say(&json!({ "scene": "merge", "idle": self.drain(&collection)? }));
         // What two threads give when nothing else is done, and how long searches take at half of it.
         let pause = || {

@@ -1,7 +1,7 @@
 #![allow(unsafe_code)]
 //! What a round writes: pages with new lists, new nodes and empty slots, and the codes of what is new.
 
-use super::{MergeLimits, Round, Target, stand_back};
+use super::{Round, Target, stand_back};
 use crate::{
     collection::{CollectionError, io, redo::Image, store::next_use},
     io::AlignedBuf,
@@ -21,6 +21,7 @@ use roxanne_core::{
     tile::BuildMetric,
 };
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Mutex, PoisonError,
@@ -32,11 +33,13 @@ use std::{
 /// Pages that are read in one call where so many of them change.
 const WINDOW: u64 = 64;
 const DENSE: usize = 12;
+/// Neighbors of a new node that have it in their lists whatever else there is.
+const FORCED: usize = 3;
 /// Neighbors that come into a list for one that leaves it.
 const IN_ITS_PLACE: usize = 3;
 
 /// What happens to one slot.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Change {
     /// The insert that comes in.
     put: Option<u32>,
@@ -136,8 +139,8 @@ impl Round<'_> {
             let nodes = insert.edges.iter().filter_map(|edge| if let Target::Node(id) = edge { Some(*id) } else { None });
             for (rank, id) in nodes.enumerate() {
                 let change = changes.entry(id).or_default();
-                // One at least keeps it, so that there is a way to it.
-                if rank == 0 { change.force(insert.node) } else { change.links.push(insert.node) }
+                // Some at least keep it, so that there are ways to it.
+                if rank < FORCED { change.force(insert.node) } else { change.links.push(insert.node) }
             }
         }
         for (number, victim) in (0..).zip(&self.victims) {
@@ -150,7 +153,10 @@ impl Round<'_> {
                 place.clear();
                 places.add(orphan, &mut place);
                 let from = places.nearest(&place, victim.near.iter().copied().filter(|&id| id != orphan), 1);
-                changes.entry(from.first().copied().unwrap_or(self.base.entry)).or_default().force(orphan);
+                let from = from.first().copied().unwrap_or(self.base.entry);
+                if from != orphan {
+                    changes.entry(from).or_default().force(orphan);
+                }
             }
         }
         changes
@@ -181,7 +187,7 @@ impl Round<'_> {
             Ok(())
         };
         thread::scope(|scope| {
-            let workers: Vec<_> = (0..MergeLimits::READERS.min(windows.len())).map(|_| scope.spawn(work)).collect();
+            let workers: Vec<_> = (0..(2 * self.limits.threads).min(windows.len())).map(|_| scope.spawn(work)).collect();
             workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })?;
         let mut images = images.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -251,23 +257,15 @@ impl Round<'_> {
                 }
             };
             list.retain(|id| !self.leaving.contains(id));
-            let same = list.len() == before && change.put.is_none();
-            let kept = list.len();
+            let mut change = Cow::Borrowed(*change);
             if !change.without.is_empty() {
-                self.fill_in(change, layout.record(bytes, slot).vector(), places, &mut list, *id);
+                let near = self.in_its_place(&change, layout.record(bytes, slot).vector(), places, *id);
+                change.to_mut().links.extend(near);
             }
-            let links = change.links.iter().filter(|&link| link != id);
-            for link in links {
-                if !list.contains(link) {
-                    list.push(*link);
-                }
-            }
-            if same && list.len() == kept {
+            let (gone, kept) = (before != list.len() && change.put.is_none(), list.clone());
+            self.admit(&mut list, layout.record(bytes, slot).vector(), &change, places);
+            if !gone && change.put.is_none() && list == kept {
                 continue;
-            }
-            if list.len() > layout.max_degree {
-                let vector = layout.record(bytes, slot).vector();
-                self.shorten(&mut list, vector, &change.links[..change.forced], places);
             }
             let edges: Vec<(NodeId, u8)> = list.iter().map(|&id| (id, places.tag_of(id))).collect();
             layout.set_edges(bytes, slot, &edges);
@@ -288,8 +286,8 @@ impl Round<'_> {
         place
     }
 
-    /// For each victim that left the list of `owner`, the nearest of those around it come in.
-    fn fill_in(&self, change: &Change, vector: &[u8], places: &Places<'_>, list: &mut Vec<NodeId>, owner: NodeId) {
+    /// The nearest to `owner` of those around each victim that left its list.
+    fn in_its_place(&self, change: &Change, vector: &[u8], places: &Places<'_>, owner: NodeId) -> Vec<NodeId> {
         let place = self.place_of(vector);
         let mut near: Vec<NodeId> = Vec::new();
         for &number in &change.without {
@@ -298,27 +296,56 @@ impl Round<'_> {
         }
         near.sort_unstable();
         near.dedup();
-        near.retain(|id| !list.contains(id));
-        list.extend(near);
+        near.retain(|id| !change.links.contains(id));
+        near
     }
 
-    /// Takes out of a list that is too long what is best covered: the neighbors to which the way through a nearer one is shortest, in proportion. By
-    /// where codes lie. RobustPrune would take out all that are covered, by distances that are too coarse to tell; room costs nothing here.
-    fn shorten(&self, list: &mut Vec<NodeId>, vector: &[u8], forced: &[NodeId], places: &Places<'_>) {
-        let (place, dim, mut all) = (self.place_of(vector), places.dim, Vec::with_capacity(list.len() * places.dim));
-        list.iter().for_each(|&id| places.add(id, &mut all));
-        let at = |i: usize| &all[i * dim..][..dim];
-        let mut order: Vec<(f32, usize)> = (0..list.len()).map(|i| (places.distance(&place, at(i)), i)).collect();
-        order.sort_by(|a, b| a.0.total_cmp(&b.0).then(list[a.1].cmp(&list[b.1])));
-        // How far each is from the nearest to it of those before it, in proportion to how far it is itself.
-        let mut covers: Vec<(bool, f32, usize)> = Vec::with_capacity(order.len());
-        for (rank, &(distance, i)) in order.iter().enumerate() {
-            let least = order[..rank].iter().map(|&(_, nearer)| places.distance(at(nearer), at(i))).fold(f32::INFINITY, f32::min);
-            covers.push((forced.contains(&list[i]), least / distance.max(f32::MIN_POSITIVE), i));
+    /// Takes `links` into a list. Where it has no room, that goes which is best covered: to which the way through the other is shortest in proportion, of
+    /// the newcomer and of those that it may cover. By where codes lie; those that were there are not held against each other again, they were when they
+    /// came (RobustPrune), and distances between codes are too coarse to undo it.
+    fn admit(&self, list: &mut Vec<NodeId>, vector: &[u8], change: &Change, places: &Places<'_>) {
+        let most = self.base.layout.max_degree;
+        let new: Vec<(usize, NodeId)> = (0..).zip(change.links.iter().copied()).filter(|(_, link)| !list.contains(link)).collect();
+        if list.len() + new.len() <= most {
+            return list.extend(new.into_iter().map(|(_, link)| link));
         }
-        covers.sort_by(|a, b| b.0.cmp(&a.0).then(b.1.total_cmp(&a.1)).then(list[a.2].cmp(&list[b.2])));
-        let kept = covers.iter().take(self.base.layout.max_degree).map(|&(.., i)| list[i]).collect();
-        *list = kept;
+        let (owner, dim, mut all) = (self.place_of(vector), places.dim, Vec::with_capacity((list.len() + new.len()) * places.dim));
+        list.iter().chain(new.iter().map(|(_, link)| link)).for_each(|&id| places.add(id, &mut all));
+        let at = |i: usize| &all[i * dim..][..dim];
+        let far: Vec<f32> = (0..list.len() + new.len()).map(|i| places.distance(&owner, at(i)).max(f32::MIN_POSITIVE)).collect();
+        // Places of those that are kept, each with whether it must be.
+        let mut kept: Vec<(usize, bool)> = (0..list.len()).map(|i| (i, change.links[..change.forced].contains(&list[i]))).collect();
+        for (newcomer, &(rank, _)) in (list.len()..).zip(&new) {
+            let forced = rank < change.forced;
+            let full = kept.len() >= most;
+            kept.push((newcomer, forced));
+            if !full {
+                continue;
+            }
+            let mut covered = (f32::INFINITY, None);
+            let mut of_newcomer = f32::INFINITY;
+            for (place, &(other, must)) in kept[..kept.len() - 1].iter().enumerate() {
+                let between = places.distance(at(newcomer), at(other));
+                if far[other] <= far[newcomer] {
+                    of_newcomer = of_newcomer.min(between / far[newcomer]);
+                } else if !must && between / far[other] < covered.0 {
+                    covered = (between / far[other], Some(place));
+                }
+            }
+            let last = kept.len() - 1;
+            let goes = match covered {
+                (share, Some(place)) if share < of_newcomer => place,
+                // What must come in, and covers none, takes the place of the farthest.
+                _ if forced => {
+                    let loose = (0..last).filter(|&place| !kept[place].1);
+                    loose.max_by(|&a, &b| far[kept[a].0].total_cmp(&far[kept[b].0])).unwrap_or(last)
+                }
+                _ => last,
+            };
+            kept.swap_remove(goes);
+        }
+        let ids: Vec<NodeId> = list.iter().copied().chain(new.iter().map(|&(_, link)| link)).collect();
+        *list = kept.into_iter().map(|(i, _)| ids[i]).collect();
     }
 
     /// The pages of codes.rx in which a code is new; the codes must have been filled in.

@@ -1,6 +1,6 @@
 //! What a round reads: the victims, and the neighborhoods of all that come and go.
 
-use super::{Insert, MergeLimits, Round, Target, Victim, stand_back};
+use super::{Insert, Round, Target, Victim, stand_back};
 use crate::{
     SearchParams, Searcher,
     base::Base,
@@ -16,20 +16,15 @@ use roxanne_core::{
     id::{Key, NodeId},
     metric::Metric,
     prune::{Alpha, PruneParams},
-    search::BeamSearch,
-    tile::BuildMetric,
+    tile::{BuildMetric, NO_ENTRY, Rows, Tile, TopLists, entry_row},
 };
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    thread,
-};
+use std::{collections::HashSet, sync::Arc, thread};
 
 /// The list of a search for what is near a vector that comes or goes.
-const LIST_SIZE: usize = 64;
+const LIST_SIZE: usize = 72;
 /// What was met that RobustPrune chooses from, in the base and in the round.
-const CANDIDATES: usize = 96;
-const OF_THE_ROUND: usize = 32;
+const CANDIDATES: usize = 160;
+const OF_THE_ROUND: usize = 16;
 /// Nodes near a victim that may take its place in the lists of others.
 const NEAR: usize = 24;
 
@@ -40,7 +35,7 @@ enum Found {
 }
 
 impl Insert {
-    pub(super) fn new(base: &Base, at: u32, slot: Arc<Slot>) -> Insert {
+    pub(super) fn new(base: &Base, slot: Arc<Slot>) -> Insert {
         let (mut row, mut place, mut bits) = (Vec::new(), Vec::new(), Vec::new());
         base.codec.encode(&slot.row, &mut Vec::new(), &mut row);
         let pq_row = base.codec.pq_row(&row, &mut bits);
@@ -48,7 +43,7 @@ impl Insert {
         base.codebook.encode_rows(pq_row, pq_row.len(), &mut code);
         base.codebook.place(pq_row, &mut place);
         let (edges, back, node, generation, record_key) = (Vec::new(), Vec::new(), NodeId(0), 0, Key(0));
-        Insert { at, slot, row, code, place, edges, back, node, generation, record_key }
+        Insert { slot, row, code, place, edges, back, node, generation, record_key }
     }
 }
 
@@ -99,10 +94,10 @@ impl Round<'_> {
     pub(super) fn search(&mut self) -> Result<u64, CollectionError> {
         let jobs = self.inserts.len() + self.victims.len();
         let threads = self.limits.threads.clamp(1, jobs);
-        let (this, by_slot) = (&*self, self.by_slot());
+        let (this, companions) = (&*self, self.companions());
         let outcomes: Vec<_> = thread::scope(|scope| {
-            let by_slot = &by_slot;
-            let workers: Vec<_> = (0..threads).map(|first| scope.spawn(move || this.search_some(first, threads, by_slot))).collect();
+            let companions = &companions;
+            let workers: Vec<_> = (0..threads).map(|first| scope.spawn(move || this.search_some(first, threads, companions))).collect();
             workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
         });
         let mut reads = 0;
@@ -129,8 +124,17 @@ impl Round<'_> {
         Ok(reads)
     }
 
+    /// The nearest to each insert of those that come with it.
+    fn companions(&self) -> TopLists {
+        let (codec, mut rows, mut lists) = (&self.base.codec, Rows::default(), TopLists::default());
+        let tile = Tile::new(codec.build_metric(), codec.stride());
+        tile.load(self.inserts.iter().map(|insert| &insert.row[..]), &mut rows);
+        tile.nearest_within(&rows, OF_THE_ROUND, &mut lists);
+        lists
+    }
+
     /// The jobs `first`, `first + step`, ...: inserts, then victims.
-    fn search_some(&self, first: usize, step: usize, by_slot: &HashMap<u32, u32>) -> Result<(Vec<(usize, Found)>, u64), CollectionError> {
+    fn search_some(&self, first: usize, step: usize, companions: &TopLists) -> Result<(Vec<(usize, Found)>, u64), CollectionError> {
         let Some(index) = &self.snapshot.base else { return Ok((Vec::new(), 0)) };
         stand_back();
         let info = &self.base.info;
@@ -156,7 +160,7 @@ impl Round<'_> {
                 reads += outcome?.stats.reads;
                 let (job, trace) = (tag as usize, searcher.take_trace(tag).unwrap_or_default());
                 let outcome = match job.checked_sub(self.inserts.len()) {
-                    None => Found::Edges(self.edges_of(&self.inserts[job], &trace, by_slot, &mut scratch)),
+                    None => Found::Edges(self.edges_of(job, &trace, companions, &mut scratch)),
                     Some(victim) => self.ways_around(&self.victims[victim], &trace),
                 };
                 found.push((job, outcome));
@@ -165,8 +169,9 @@ impl Round<'_> {
     }
 
     /// RobustPrune of what was met around a vector, and of what comes with it.
-    fn edges_of(&self, insert: &Insert, trace: &Trace, by_slot: &HashMap<u32, u32>, scratch: &mut Scratch) -> Vec<Target> {
-        let Scratch { between, codes, floats, search, met, chooser } = scratch;
+    fn edges_of(&self, number: usize, trace: &Trace, companions: &TopLists, scratch: &mut Scratch) -> Vec<Target> {
+        let Scratch { between, codes, floats, chooser } = scratch;
+        let insert = &self.inserts[number];
         let (base, row_bytes) = (self.base, self.base.layout.row_bytes);
         let mut targets = Vec::new();
         codes.clear();
@@ -174,18 +179,9 @@ impl Round<'_> {
             targets.push(Target::Node(trace.met[place].1));
             base.codec.encode(&trace.rows[place * row_bytes..][..row_bytes], floats, codes);
         }
-        met.clear();
-        // What was merged before is found in the base.
-        self.snapshot.delta.search(&insert.slot.row, self.snapshot.len, OF_THE_ROUND, search, &mut |_| false, |distance, slot| {
-            if slot != insert.at && by_slot.contains_key(&slot) {
-                met.push((distance, slot));
-            }
-        });
-        met.sort_unstable();
-        met.truncate(OF_THE_ROUND);
-        for number in met.iter().filter_map(|(_, slot)| by_slot.get(slot)) {
-            targets.push(Target::New(*number));
-            codes.extend_from_slice(&self.inserts[*number as usize].row);
+        for &entry in companions.list(number).iter().filter(|entry| **entry != NO_ENTRY) {
+            targets.push(Target::New(entry_row(entry)));
+            codes.extend_from_slice(&self.inserts[entry_row(entry) as usize].row);
         }
         if targets.is_empty() {
             // All around is dead; those that searches begin at stay.
@@ -214,25 +210,11 @@ struct Scratch {
     between: DistanceFn,
     codes: Vec<u8>,
     floats: Vec<f32>,
-    search: BeamSearch,
-    met: Vec<(roxanne_core::neighbor::Distance, u32)>,
     chooser: Chooser,
 }
 
 impl Scratch {
     fn new(round: &Round<'_>) -> Result<Scratch, CollectionError> {
-        Ok(Scratch {
-            between: between_codes(round.base)?,
-            codes: Vec::new(),
-            floats: Vec::new(),
-            search: BeamSearch::default(),
-            met: Vec::new(),
-            chooser: Chooser::default(),
-        })
+        Ok(Scratch { between: between_codes(round.base)?, codes: Vec::new(), floats: Vec::new(), chooser: Chooser::default() })
     }
-}
-
-impl MergeLimits {
-    /// Threads that read pages to change them: they wait for the device and do little else.
-    pub(super) const READERS: usize = 16;
 }
