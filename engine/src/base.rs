@@ -17,8 +17,8 @@ use roxanne_core::{
     element::ElementType,
     format::{
         self, FormatError,
-        blob::BlobReader,
-        keys::Keys,
+        blob::{BLOB_PAGE, BlobReader},
+        keys::{KEPT_PAGES, Keys},
         manifest::Manifest,
         nav::Nav,
         page,
@@ -157,7 +157,8 @@ impl Base {
         let room = if is_live { layout.page_count(capacity) } else { superblock.page_count };
         let live_bytes = if is_live { Live::bytes(capacity, room) } else { 0 };
         // The codebook and the navigation graph are read whole before they become what they are in RAM.
-        let loaded = code_blob.len() + 2 * codebook_blob.len() + nav_blob.len() + adjacency_bytes + live_bytes;
+        let loaded =
+            code_blob.len() + 2 * codebook_blob.len() + nav_blob.len() + adjacency_bytes + live_bytes + (KEPT_PAGES * BLOB_PAGE) as u64;
         let threads = if options.searchers > 0 { options.searchers } else { thread::available_parallelism().map_or(1, usize::from) };
         let code_bytes = usize::try_from(code_blob.len() / n.max(1)).unwrap_or(usize::MAX);
         let searchers = threads as u64 * searcher_bytes(layout.page_bytes, code_bytes, options.in_flight);

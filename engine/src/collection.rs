@@ -171,6 +171,8 @@ pub(crate) struct Snapshot {
     sequence: u64,
     base: Option<Index>,
     hidden: Hidden,
+    /// Dead nodes that a merge can take out.
+    gone: u64,
     delta: Arc<Delta>,
     len: u32,
     delta_dead: Arc<Bits>,
@@ -260,6 +262,9 @@ impl Collection {
             return Err(CollectionError::NotACollection { path: path.to_path_buf(), detail: detail.to_string() });
         }
         let lock = if options.read_only { readers::enter(path)? } else { Some(lock(path)?) };
+        if !options.read_only {
+            readers::prepare(path)?;
+        }
         let (store, config, State { sequence, base, replaced, merged }) = Store::open(path, options)?;
         let distance = DistanceFn::new(config.metric, config.element, config.dim)?;
         let (base, base_sequence) = match base {
@@ -269,6 +274,7 @@ impl Collection {
                 let base = Index::open_with(path.join(&name), &options.base)?;
                 publish::check_base(&base, &config, &name).map_err(|detail| store.damaged(detail))?;
                 if !options.read_only {
+                    store.forget_other_names(base.info().generation)?;
                     publish::remove_replaced(path, &name, replaced.as_deref());
                 }
                 (Some(base), sequence)
@@ -521,7 +527,9 @@ impl Store {
     /// The key of a record of the base.
     fn key_in(&self, base: &Index, key: Key) -> Result<PointKey, CollectionError> {
         if base.info().string_keys && key.0 >= MERGED_TEXT {
-            let text = self.name_of(key.0)?.ok_or_else(|| self.damaged(format!("number {key} of the base has no name")))?;
+            let text = self
+                .name_of(base.info().generation, key.0)?
+                .ok_or_else(|| self.damaged(format!("number {key} of the base has no name")))?;
             return Ok(PointKey::Text(text.into()));
         }
         Ok(match base.key_name(key)? {

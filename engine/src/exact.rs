@@ -53,7 +53,7 @@ pub(crate) fn exact(
         }
         Ok(())
     };
-    each_page(base, &mut look_at)?;
+    each_page(base, hidden.map_or(base.n(), |hidden| hidden.from), &mut look_at)?;
     let reads = if matches!(base.kept, Kept::All(_)) { 0 } else { base.pages.page_count() };
     let stats = SearchStats { way: Way::Scan, reads, distances: met, micros: start.elapsed().as_micros() as u64, ..SearchStats::default() };
     let answer = |mut top: TopK<(Distance, NodeId, Key)>| Answer {
@@ -67,9 +67,9 @@ pub(crate) fn exact(
 /// What looks at a page, given its number, its nodes (the first and how many) and its bytes.
 type Look<'a, E> = dyn FnMut(u64, (u64, usize), &[u8]) -> Result<(), E> + 'a;
 
-/// Shows every page, in their order, from RAM where all are there.
-pub(crate) fn each_page<E: From<SearchError>>(base: &Base, look_at: &mut Look<'_, E>) -> Result<(), E> {
-    let (page_bytes, page_count) = (base.layout.page_bytes, base.pages.page_count());
+/// Shows every page of the first `n` nodes, in their order, from RAM where all are there.
+pub(crate) fn each_page<E: From<SearchError>>(base: &Base, n: u64, look_at: &mut Look<'_, E>) -> Result<(), E> {
+    let (page_bytes, page_count) = (base.layout.page_bytes, base.layout.page_count(n));
     if let Kept::All(pages) = &base.kept {
         return (0..).zip(pages.chunks_exact(page_bytes)).try_for_each(|(number, page)| look_at(number, base.nodes_of(number, page), page));
     }

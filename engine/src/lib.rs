@@ -207,9 +207,13 @@ impl Index {
         Ok(self.base.keys.find_string(text)?.map(|node| node.0))
     }
 
-    /// Shows every node, with the key and the vector of its record, in their order on disk.
-    pub(crate) fn each_record<E: From<SearchError>>(&self, mut each: impl FnMut(u32, Key, &[u8]) -> Result<(), E>) -> Result<(), E> {
-        exact::each_page(&self.base, &mut |_, (first, live), page| {
+    /// Shows each of the first `n` nodes, with the key and the vector of its record, in their order on disk.
+    pub(crate) fn each_record<E: From<SearchError>>(
+        &self,
+        n: u64,
+        mut each: impl FnMut(u32, Key, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        exact::each_page(&self.base, n, &mut |_, (first, live), page| {
             let records = (0..live).map(|slot| (first + slot as u64, self.base.layout.record(page, slot)));
             records
                 .filter(|(_, record)| self.base.is_used(*record))

@@ -90,15 +90,14 @@ impl Codes {
 
 /// Uses of slots and stamps of pages of a generation that is changed in place.
 pub(crate) struct Live {
+    /// With `FREE` while no node is in the slot.
     generations: Vec<AtomicU8>,
-    /// Of each page, what its last writer since opening left: 0 for none.
-    stamps: Vec<AtomicU8>,
+    /// Of each page, the number of the last change that wrote it since opening: 0 for none.
+    stamps: Vec<AtomicU64>,
 }
 
-/// A change's number in a byte, never 0.
-fn stamp(lsn: u64) -> u8 {
-    (lsn % 255) as u8 + 1
-}
+/// No edge leads to a slot in which no node is, whatever its tag.
+const FREE: u8 = 1 << 7;
 
 impl Live {
     /// Nodes that there is room for.
@@ -108,27 +107,34 @@ impl Live {
 
     /// Bytes of it.
     pub(crate) fn bytes(capacity: u64, pages: u64) -> u64 {
-        capacity + pages
+        capacity + 8 * pages
     }
 
     /// All slots in their first use, and no page written.
     pub(crate) fn new(capacity: u64, pages: u64) -> Live {
-        let zeros = |count: u64| (0..count).map(|_| AtomicU8::new(0)).collect();
-        Live { generations: zeros(capacity), stamps: zeros(pages) }
+        Live { generations: (0..capacity).map(|_| AtomicU8::new(0)).collect(), stamps: (0..pages).map(|_| AtomicU64::new(0)).collect() }
     }
 
     /// Whether an edge with this tag is one to the node that is in the slot now.
     #[inline]
     pub(crate) fn is_current(&self, node: NodeId, tag: u8) -> bool {
-        self.generations.get(node.index()).is_some_and(|generation| record::tag(generation.load(Ordering::Acquire)) == tag)
+        self.generations.get(node.index()).map(|generation| generation.load(Ordering::Acquire)).is_some_and(|state| {
+            // Tags come round; a slot that is being filled is named by no edge at all.
+            record::tag(state) == tag && state & FREE == 0
+        })
     }
 
     /// The number of the slot's use.
     pub(crate) fn generation(&self, node: NodeId) -> u8 {
-        self.generations.get(node.index()).map_or(0, |generation| generation.load(Ordering::Acquire))
+        self.generations.get(node.index()).map_or(0, |generation| generation.load(Ordering::Acquire) & !FREE)
     }
 
-    /// Sets it: where it is known from the disk, or when a node leaves its slot.
+    /// A node has left its slot, whose next use is number `generation`.
+    pub(crate) fn leave(&self, node: NodeId, generation: u8) {
+        self.set_generation(node, generation | FREE);
+    }
+
+    /// A node is in the slot, in its use number `generation`.
     pub(crate) fn set_generation(&self, node: NodeId, generation: u8) {
         if let Some(place) = self.generations.get(node.index()) {
             place.store(generation, Ordering::Release);
@@ -137,15 +143,13 @@ impl Live {
 
     /// Whether a page with this number of its last change is as new as what was written last, or newer.
     pub(crate) fn is_fresh(&self, page: u64, lsn: u64) -> bool {
-        let last = usize::try_from(page).ok().and_then(|page| self.stamps.get(page)).map_or(0, |last| last.load(Ordering::Acquire));
-        // Of 255 numbers that go round, the half before one is older.
-        last == 0 || (u16::from(stamp(lsn)) + 255 - u16::from(last)) % 255 < 128
+        lsn >= usize::try_from(page).ok().and_then(|page| self.stamps.get(page)).map_or(0, |last| last.load(Ordering::Acquire))
     }
 
     /// The page was written by this change; whatever was read of it before is stale.
     pub(crate) fn wrote(&self, page: u64, lsn: u64) {
         if let Some(last) = usize::try_from(page).ok().and_then(|page| self.stamps.get(page)) {
-            last.store(stamp(lsn), Ordering::Release);
+            last.store(lsn, Ordering::Release);
         }
     }
 }
@@ -161,7 +165,7 @@ mod tests {
         for lsn in (1..2000).step_by(7) {
             live.wrote(1, lsn);
             assert!(live.is_fresh(1, lsn) && live.is_fresh(1, lsn + 1) && live.is_fresh(1, lsn + 100), "{lsn}");
-            assert!((1..120.min(lsn)).all(|back| !live.is_fresh(1, lsn - back)), "{lsn}");
+            assert!((1..=lsn).all(|back| !live.is_fresh(1, lsn - back)), "{lsn}");
         }
     }
 
@@ -171,5 +175,7 @@ mod tests {
         assert!(live.is_current(NodeId(3), 0) && !live.is_current(NodeId(4), 0));
         live.set_generation(NodeId(3), 1);
         assert!(!live.is_current(NodeId(3), 0) && live.is_current(NodeId(3), 1));
+        live.leave(NodeId(3), 4);
+        assert!((0..4).all(|tag| !live.is_current(NodeId(3), tag)) && live.generation(NodeId(3)) == 4);
     }
 }

@@ -13,8 +13,9 @@ pub(crate) struct Trace {
     pub(crate) rows: Vec<u8>,
     /// Of a victim: those whose lists hold it.
     pub(crate) holders: Vec<NodeId>,
-    /// Of a victim: all that stands in lists of others.
-    pub(crate) listed: Vec<NodeId>,
+    /// Of a victim: all that stands in lists of others, each with whose list it is.
+    pub(crate) listed: Vec<(NodeId, NodeId)>,
+    neighbors: Vec<NodeId>,
 }
 
 impl Trace {
@@ -35,10 +36,11 @@ impl Trace {
         if id == victim {
             return;
         }
-        let from = self.listed.len();
+        self.neighbors.clear();
         // A list that is damaged is met again, and named, by whoever changes it.
-        let _ = base.neighbors(record, &mut self.listed);
-        if self.listed[from..].contains(&victim) {
+        let _ = base.neighbors(record, &mut self.neighbors);
+        self.listed.extend(self.neighbors.iter().map(|&neighbor| (neighbor, id)));
+        if self.neighbors.contains(&victim) {
             self.holders.push(id);
         }
     }

@@ -15,7 +15,7 @@ use roxanne_core::{
         keys::KeyList,
         manifest::FileEntry,
         page::{self, PageHeader},
-        superblock::{FIRST_PAGE_OFFSET, MAGIC, Superblock},
+        superblock::{BUILT, FIRST_PAGE_OFFSET, MAGIC, Superblock},
     },
     id::NodeId,
 };
@@ -251,7 +251,7 @@ impl Pages<'_> {
             checksum: 0,
             magic: MAGIC,
             version: u64::from(format::VERSION),
-            epoch: 1,
+            epoch: BUILT,
             file_id: self.file_id,
             n: shared.job.plan.n,
             page_count: layout.page_count(shared.job.plan.n),

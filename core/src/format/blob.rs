@@ -8,6 +8,7 @@ use std::{
     io::Write,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// Bytes of one page of a blob.
@@ -105,6 +106,10 @@ pub struct BlobReader {
     file: File,
     file_id: u64,
     payload_bytes: u64,
+    /// Pages that were read and checked, the last that was wanted last.
+    kept: Mutex<Vec<(u64, Arc<[u8]>)>>,
+    /// How many are kept.
+    room: usize,
 }
 
 impl BlobReader {
@@ -132,7 +137,12 @@ impl BlobReader {
             let detail = format!("the file is {got} bytes long, the manifest makes it {expected}");
             return Err(FormatError::Corrupt { path: path.to_path_buf(), offset: got.min(expected), detail });
         }
-        Ok(BlobReader { path: path.to_path_buf(), file, file_id, payload_bytes })
+        Ok(BlobReader { path: path.to_path_buf(), file, file_id, payload_bytes, kept: Mutex::default(), room: 0 })
+    }
+
+    /// Keeps so many pages in memory, those that were wanted last: a search by halves looks at the same few again and again.
+    pub fn keeping(self, pages: usize) -> BlobReader {
+        BlobReader { room: pages, ..self }
     }
 
     /// Where it lies.
@@ -160,17 +170,44 @@ impl BlobReader {
             let detail = format!("payload [{offset}, +{}) is past its end {}", out.len(), self.payload_bytes);
             return Err(self.corrupt(offset, detail));
         }
-        let mut buffer = vec![0; BLOB_PAGE];
+        let mut buffer = Vec::new();
         let mut done = 0;
         while done < out.len() {
             let (number, within) = (offset / BLOB_PAYLOAD as u64, (offset % BLOB_PAYLOAD as u64) as usize);
-            self.read_page(number, &mut buffer)?;
             let part = (BLOB_PAYLOAD - within).min(out.len() - done);
-            out[done..done + part].copy_from_slice(&buffer[HEADER_BYTES + within..][..part]);
+            let place = HEADER_BYTES + within..HEADER_BYTES + within + part;
+            if self.room > 0 {
+                out[done..done + part].copy_from_slice(&self.kept_page(number)?[place]);
+            } else {
+                buffer.resize(BLOB_PAGE, 0);
+                self.read_page(number, &mut buffer)?;
+                out[done..done + part].copy_from_slice(&buffer[place]);
+            }
             done += part;
             offset += part as u64;
         }
         Ok(())
+    }
+
+    /// A page that was checked, from memory if it is there.
+    fn kept_page(&self, number: u64) -> Result<Arc<[u8]>, FormatError> {
+        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let mut kept = kept();
+            if let Some(at) = kept.iter().position(|(page, _)| *page == number) {
+                kept[at..].rotate_left(1);
+                return Ok(kept.last().map(|(_, bytes)| Arc::clone(bytes)).unwrap_or_default());
+            }
+        }
+        let mut bytes = vec![0; BLOB_PAGE];
+        self.read_page(number, &mut bytes)?;
+        let bytes: Arc<[u8]> = bytes.into();
+        let mut kept = kept();
+        if kept.len() >= self.room {
+            kept.remove(0);
+        }
+        kept.push((number, Arc::clone(&bytes)));
+        Ok(bytes)
     }
 
     fn read_page(&self, number: u64, buffer: &mut [u8]) -> Result<(), FormatError> {
@@ -228,6 +265,13 @@ mod tests {
             let reader = BlobReader::open(&path, 5, len as u64).unwrap();
             assert_eq!(reader.read_all().unwrap(), bytes);
             reader.verify().unwrap();
+            let keeping = BlobReader::open(&path, 5, len as u64).unwrap().keeping(2);
+            for at in [0, len / 2, len.saturating_sub(9), 0, len / 3] {
+                let mut some = vec![0; (len - at).min(BLOB_PAYLOAD + 5)];
+                keeping.read_at(at as u64, &mut some).unwrap();
+                assert!(some == bytes[at..at + some.len()]);
+                assert!(keeping.kept.lock().unwrap().len() <= 2);
+            }
             assert!(reader.read_at(len as u64, &mut [0]).is_err());
             if len > 0 {
                 assert!(BlobReader::open(&path, 6, len as u64).unwrap().read_all().unwrap_err().is_corruption());

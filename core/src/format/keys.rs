@@ -216,6 +216,9 @@ fn sorted_rows<T: Ord + Sync>(keys: &[T]) -> Vec<u32> {
     order
 }
 
+/// Pages of keys.rx that stay in memory: the middles that every search by halves begins with.
+pub const KEPT_PAGES: usize = 32;
+
 /// keys.rx, opened.
 #[derive(Debug)]
 pub struct Keys {
@@ -242,7 +245,7 @@ impl Keys {
         if kind > STRINGS || count != n || blob.len() < least {
             return Err(blob.corrupt(0, format!("kind {kind} with {count} keys for {n} nodes in {} bytes", blob.len())));
         }
-        Ok(Keys { blob, kind, n })
+        Ok(Keys { blob: blob.keeping(KEPT_PAGES), kind, n })
     }
 
     /// True where keys are strings.

@@ -12,6 +12,8 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"RXGRAPH\0");
 /// Where pages begin. The superblocks lie at 0 and 4096, the rest is zero; a multiple of every page size.
 pub const FIRST_PAGE_OFFSET: u64 = 65536;
 const COPY_OFFSETS: [u64; 2] = [0, 4096];
+/// The epoch of a build; every change in place has the next one.
+pub const BUILT: u64 = 1;
 
 /// Shape of graph.rx. All fields are 64 bits wide, so the layout has no holes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -100,7 +102,7 @@ impl Superblock {
         let mut head = vec![0; FIRST_PAGE_OFFSET as usize];
         File::open(path).and_then(|f| f.read_exact_at(&mut head, 0)).map_err(io_error(path))?;
         let expected = self.to_head();
-        if self.epoch > 0 {
+        if self.epoch > BUILT {
             let other = COPY_OFFSETS[((self.epoch + 1) % 2) as usize] as usize;
             let other = other..other + size_of::<Superblock>();
             head[other.clone()].copy_from_slice(&expected[other]);

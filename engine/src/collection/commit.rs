@@ -129,6 +129,7 @@ impl Writer {
                 linked: self.base_dead.len() - self.free.len() as u64,
                 from: self.base_n,
             },
+            gone: self.gone.len() as u64,
             delta: Arc::clone(&self.delta),
             len: self.len,
             delta_dead: Arc::new(self.delta_dead.clone()),

@@ -125,8 +125,7 @@ fn is_worth_a_merge(inner: &Inner) -> bool {
     let in_place = snapshot.base.as_ref().is_some_and(|base| base.base.live.is_some());
     let waiting = u64::from(snapshot.len) - snapshot.delta_dead.len();
     let MergeLimits { inserts, removals, .. } = MergeLimits::default();
-    in_place
-        && (waiting >= inserts as u64 || snapshot.hidden.linked >= removals as u64 || snapshot.delta_bytes > inner.options.delta_bytes / 4)
+    in_place && (waiting >= inserts as u64 || snapshot.gone >= removals as u64 || snapshot.delta_bytes > inner.options.delta_bytes / 4)
 }
 
 /// However the thread ends, nobody waits for it.

@@ -162,7 +162,11 @@ impl Writer {
             for (node, &state) in (first..).zip(states).filter(|(_, state)| **state != 0) {
                 let live = base.base.live.as_ref().filter(|_| node < self.base_n);
                 let live = live.ok_or_else(|| store.damaged(format!("slot {node} of {} is said to have changed", self.base_n)))?;
-                live.set_generation(NodeId(node as u32), state & SLOT_GENERATION);
+                if state & SLOT_FREE == 0 {
+                    live.set_generation(NodeId(node as u32), state & SLOT_GENERATION);
+                } else {
+                    live.leave(NodeId(node as u32), state & SLOT_GENERATION);
+                }
                 match state & (SLOT_FREE | SLOT_DEAD) {
                     0 => {}
                     SLOT_DEAD => self.stay_away(node as u32),
@@ -192,7 +196,7 @@ pub(super) fn recover(directory: &Path, store: &Store, merged: u64, disk: &dyn D
     let Some((plan, images)) = redo::read(disk, directory, generation).map_err(corrupt)? else { return Ok(()) };
     if plan.epoch > merged {
         redo::apply(disk, directory, &images).map_err(io(directory))?;
-        store.merge(&plan)?;
+        store.merge(&plan, generation)?;
         disk.committed();
     }
     redo::remove(disk, directory).map_err(io(&path))
@@ -204,10 +208,14 @@ impl Inner {
         let _one_at_a_time = locked(&self.merging);
         // Processes that only read have codes in RAM, which would no longer be those of the pages.
         let _alone = super::readers::keep_out(&self.path)?;
-        let Some((index, snapshot, inserts, victims)) = self.choose_work(limits)? else { return Ok(MergeReport::default()) };
+        let Some((index, snapshot, mut inserts, victims)) = self.choose_work(limits)? else { return Ok(MergeReport::default()) };
         // What is dead in this snapshot may live in an older one.
         let undisturbed = self.pins.wait_for_older(&snapshot, PATIENCE);
         let victims = if undisturbed { victims } else { Vec::new() };
+        if !undisturbed {
+            // Nor may slots be used again then.
+            inserts.truncate(usize::try_from(index.base.room() - index.base.n()).unwrap_or(usize::MAX));
+        }
         if inserts.is_empty() && victims.is_empty() {
             return Ok(MergeReport::default());
         }
@@ -293,7 +301,7 @@ impl Inner {
             live.set_generation(insert.node, insert.generation);
         }
         for freed in &plan.freed {
-            live.set_generation(NodeId(freed.node), freed.generation);
+            live.leave(NodeId(freed.node), freed.generation);
         }
         base.codes.grow(round.n);
         base.pages.grow(page_count);
@@ -303,7 +311,7 @@ impl Inner {
         }
         let mut writer = locked(&self.writer);
         writer.check(&self.path)?;
-        let fates = self.store.merge(plan).inspect_err(|error| writer.poison(error.to_string()))?;
+        let fates = self.store.merge(plan, base.info.generation).inspect_err(|error| writer.poison(error.to_string()))?;
         disk.committed();
         writer.base_n = round.n;
         for (insert, fate) in round.inserts.iter().zip(fates) {

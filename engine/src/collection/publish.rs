@@ -9,13 +9,18 @@ use super::{
     Collection, CollectionConfig, CollectionError, KeyKind, PointKey,
     commit::Writer,
     delta::{Delta, Slot},
-    io, locked, node_of,
+    io, locked, node_of, redo,
     store::{Batch, NO_NODE},
 };
 use crate::{Index, verify::verify};
 use roxanne_core::{
     element::ElementType,
-    format::{manifest::Manifest, record::Stored},
+    format::{
+        GRAPH_FILE,
+        manifest::Manifest,
+        record::Stored,
+        superblock::{BUILT, Superblock},
+    },
     metric::Metric,
 };
 use std::{
@@ -83,7 +88,7 @@ impl Collection {
     pub fn export(&self, mut each: impl FnMut(PointKey, &[u8]) -> Result<(), CollectionError>) -> Result<u64, CollectionError> {
         let snapshot = self.inner().snapshot.load_full();
         if let Some(base) = &snapshot.base {
-            base.each_record(|node, key, row| {
+            base.each_record(snapshot.hidden.from, |node, key, row| {
                 if snapshot.hidden.contains(node) {
                     return Ok(());
                 }
@@ -125,7 +130,7 @@ impl Collection {
         }
         let outcome = File::open(&inner.path).and_then(|directory| directory.sync_all()).map_err(io(&inner.path)).and_then(|()| {
             let base = Index::open_with(&target, &inner.options.base)?;
-            self.check_keys(&base).map_err(rejected)?;
+            self.check_keys(&base, sequence).map_err(rejected)?;
             self.replace_base(base, &name, sequence)
         });
         match outcome {
@@ -155,6 +160,10 @@ impl Collection {
             return Err(rejected(format!("it is said to hold batch {sequence}, the collection's last is {}", snapshot.sequence)));
         }
         check_age(sequence, locked(&self.inner().writer).base_sequence).map_err(rejected)?;
+        let superblock = Superblock::read(&source.join(GRAPH_FILE)).map_err(|error| rejected(error.to_string()))?;
+        if superblock.epoch > BUILT || redo::path_in(source).exists() {
+            return Err(rejected("it was the base of a collection and was changed; what is in it is known there alone".to_string()));
+        }
         let report = verify(source, &mut |_, _| ()).map_err(|error| rejected(error.to_string()))?;
         if report.unreachable > 0 {
             return Err(rejected(format!("{} of its nodes cannot be reached", report.unreachable)));
@@ -163,7 +172,7 @@ impl Collection {
     }
 
     /// Proves that keys are of the collection's kind, and by a sample that none of the old base is missing.
-    fn check_keys(&self, base: &Index) -> Result<(), String> {
+    fn check_keys(&self, base: &Index, sequence: u64) -> Result<(), String> {
         let snapshot = self.inner().snapshot.load_full();
         check_base(base, self.config(), &name_of(base))?;
         let Some(old) = &snapshot.base else { return Ok(()) };
@@ -172,7 +181,9 @@ impl Collection {
             let key = store.key_in(old, key).map_err(|error| error.to_string())?;
             // Those replaced or deleted since may be missing for that reason.
             let node = store.node_in(Some(old), &key).map_err(|error| error.to_string())?;
-            let lives = node.is_some_and(|node| !snapshot.hidden.contains(node));
+            // And those that were merged into the old base since.
+            let written_at = store.written_at(&key.to_bytes()).map_err(|error| error.to_string())?.unwrap_or_default();
+            let lives = written_at <= sequence && node.is_some_and(|node| !snapshot.hidden.contains(node));
             if lives && node_of(Some(base), &key).map_err(|error| error.to_string())?.is_none() {
                 return Err(format!("it lacks key {key}, which the base has that it is to replace"));
             }

@@ -11,7 +11,7 @@ const READERS: &str = "READERS";
 /// Makes the file that is locked.
 pub(super) fn prepare(directory: &Path) -> Result<(), CollectionError> {
     let path = directory.join(READERS);
-    File::create(&path).map(drop).map_err(io(&path))
+    File::options().write(true).create(true).truncate(false).open(&path).map(drop).map_err(io(&path))
 }
 
 /// Holds mergers off while the file is kept, once the one that is at work has ended its round.

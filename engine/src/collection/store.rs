@@ -7,7 +7,7 @@
 //! | `vectors` | key of a point that is not in the base, or newer than there | node that it replaces u32, row |
 //! | `deleted` | key of a point that was deleted and not put again, until a base is promoted that was begun later | sequence u64, its node in the base u32 |
 //! | `nodes` | key whose node in the base is not what the base's own keys say | u32, `NO_NODE` for none |
-//! | `names` | number of a text that was merged, as its record has it | text |
+//! | `names` | generation of a base, and the number that stands in a record of it for a text that was merged, both big-endian | text |
 //! | `slots` | number of a run of 4096 slots of the base, big-endian, where any is not as it was built | a byte a slot: `SLOT_*` |
 
 use super::{
@@ -200,8 +200,8 @@ impl Store {
     /// Another base takes the place of the old one, and nothing was merged into it yet.
     pub(super) fn put_base(&self, batch: &mut Batch, name: &str, sequence: u64, replaced: Option<&str>) {
         batch.0.put_cf(self.family(META), "merged", 0u64.to_le_bytes());
-        // Beyond every key: texts are UTF-8, numbers and runs eight bytes.
-        [NODES, NAMES, SLOTS].into_iter().for_each(|family| batch.0.delete_range_cf(self.family(family), &b""[..], &[0xFF; 9][..]));
+        // Beyond every key: texts are UTF-8, numbers and runs eight bytes. Names go at the next opening: searches of the old base still read them.
+        [NODES, SLOTS].into_iter().for_each(|family| batch.0.delete_range_cf(self.family(family), &b""[..], &[0xFF; 9][..]));
         batch.0.put_cf(self.family(META), "base", format!("{name} {sequence}"));
         batch.0.put_cf(self.family(META), "replaced", replaced.unwrap_or_default());
     }
@@ -278,10 +278,21 @@ impl Store {
     }
 
     /// The text that a record's number stands for, where the text came by a merge.
-    pub(super) fn name_of(&self, number: u64) -> Result<Option<String>, CollectionError> {
-        let value = self.db.get_cf(self.family(NAMES), number.to_be_bytes()).map_err(|error| self.failed(&error))?;
+    pub(super) fn name_of(&self, generation: u64, number: u64) -> Result<Option<String>, CollectionError> {
+        let value = self.db.get_cf(self.family(NAMES), name_key(generation, number)).map_err(|error| self.failed(&error))?;
         let text = |value| String::from_utf8(value).map_err(|_| self.damaged(format!("the name of number {number} is no text")));
         value.map(text).transpose()
+    }
+
+    /// Forgets the names of texts in other bases than this one.
+    pub(super) fn forget_other_names(&self, generation: u64) -> Result<(), CollectionError> {
+        let mut batch = Batch::default();
+        let family = self.family(NAMES);
+        batch.0.delete_range_cf(family, name_key(0, 0), name_key(generation, 0));
+        if let Some(next) = generation.checked_add(1) {
+            batch.0.delete_range_cf(family, name_key(next, 0), vec![0xFF; 17]);
+        }
+        self.commit(batch).map_err(|error| self.failed(&error))
     }
 
     /// The runs of slots that are not as they were built, each with the first slot.
@@ -313,7 +324,7 @@ impl Store {
 
     /// Says of a merge that it is done: its vectors are in the base, its victims in no slot; gives what became of each vector of the plan meanwhile.
     /// To be said once, before anything else of what it names is written.
-    pub(super) fn merge(&self, plan: &Plan) -> Result<Vec<Fate>, CollectionError> {
+    pub(super) fn merge(&self, plan: &Plan, generation: u64) -> Result<Vec<Fate>, CollectionError> {
         let mut batch = Batch::default();
         let read = |family: &str, key: &[u8]| self.db.get_cf(self.family(family), key).map_err(|error| self.failed(&error));
         let mut fates = Vec::with_capacity(plan.merged.len());
@@ -340,7 +351,7 @@ impl Store {
             };
             batch.0.put_cf(self.family(NODES), key, node.to_le_bytes());
             if record_key.to_be_bytes()[..] != key[..] {
-                batch.0.put_cf(self.family(NAMES), record_key.to_be_bytes(), key);
+                batch.0.put_cf(self.family(NAMES), name_key(generation, *record_key), key);
             }
             fates.push(fate);
         }
@@ -443,6 +454,11 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Under which the text of a record's number stands.
+fn name_key(generation: u64, number: u64) -> Vec<u8> {
+    [generation.to_be_bytes(), number.to_be_bytes()].concat()
 }
 
 /// The name and the sequence of a base, as `put_base` writes them.

@@ -26,7 +26,7 @@ impl Collection {
             None => None,
             Some(base) => {
                 let report = verify(&base.info().path, progress)?;
-                base.each_record(|node, key, _| {
+                base.each_record(snapshot.hidden.from, |node, key, _| {
                     if snapshot.hidden.contains(node) {
                         return Ok(());
                     }

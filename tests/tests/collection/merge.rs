@@ -11,7 +11,7 @@ use roxanne_engine::{
     SearchParams,
     collection::{MergeLimits, MergeReport},
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 pub(super) type Model = BTreeMap<PointKey, Vec<f32>>;
 
@@ -51,6 +51,12 @@ impl Kind {
 
     /// Builds a base with room for `capacity` of all there is, and promotes it.
     pub(super) fn rebase(&self, collection: &Collection, path: &Path, capacity: u64) {
+        let (index, sequence) = self.rebuild(collection, path, capacity);
+        collection.promote(&index, sequence).unwrap();
+    }
+
+    /// Builds a base with room for `capacity` of all there is after the batch that is given.
+    pub(super) fn rebuild(&self, collection: &Collection, path: &Path, capacity: u64) -> (PathBuf, u64) {
         let (rows, index) = (path.with_extension("rows.fbin"), path.with_extension("rx"));
         let rows = if self.element == ElementType::U8 { rows.with_extension("u8bin") } else { rows };
         let _ = std::fs::remove_file(&rows);
@@ -71,7 +77,7 @@ impl Kind {
         let dataset = Dataset::open(&rows.to_string_lossy()).unwrap();
         let params = BuildParams { max_degree: 24, capacity, ..BuildParams::default() };
         Builder::new(self.metric).device(Device::Cpu).params(params).keys(keys).dataset(dataset).build(&index).unwrap();
-        collection.promote(&index, sequence).unwrap();
+        (index, sequence)
     }
 
     /// The collection holds these points and no others, by every way of looking; gives how many of all nearest neighbors were found.
@@ -184,4 +190,67 @@ fn what_is_merged_is_what_was_written() {
         drop(collection);
         kind.holds(&reopen(&path, &FAST()), &model, "at the end");
     }
+}
+
+#[test]
+fn a_base_that_was_begun_before_a_merge_loses_none_of_it() {
+    for keys in [KeyKind::Numbers, KeyKind::Strings] {
+        let kind = Kind { keys, ..PLAIN };
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("c");
+        let (mut collection, mut model) = kind.based(&path, 600, 2000, &FAST());
+        let (index, sequence) = kind.rebuild(&collection, &path, 3000);
+        // New keys, other vectors of old ones, deletions: merged into the base that is about to go.
+        collection.write(step(&kind, &mut model, 4, (0..900).step_by(2))).unwrap();
+        merge_all(&collection, &MergeLimits::default());
+        collection.write(step(&kind, &mut model, 5, (0..900).step_by(5))).unwrap();
+        collection.promote(&index, sequence).unwrap();
+        kind.holds(&collection, &model, "promoted");
+        drop(collection);
+        collection = reopen(&path, &FAST());
+        kind.holds(&collection, &model, "opened again");
+        merge_all(&collection, &MergeLimits::default());
+        kind.holds(&collection, &model, "merged");
+        // What was changed in place is known to its collection alone.
+        let base =
+            std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.join("MANIFEST").exists()).unwrap();
+        let (other, _) = kind.based(&directory.path().join("other"), 10, 100, &FAST());
+        let error = other.promote(&base, 0).unwrap_err();
+        assert!(matches!(error, CollectionError::Rejected { .. }), "{error}");
+        kind.holds(&collection, &model, "refused elsewhere");
+    }
+}
+
+/// Four thousand points in a hundred groups, each larger than what a newcomer is told of its round, and more than a list has places.
+fn crowds(from: f32, apart: f32) -> (tempfile::TempDir, Collection, Model) {
+    let directory = tempfile::tempdir().unwrap();
+    let (collection, mut model) = PLAIN.based(&directory.path().join("c"), 300, 8000, &FAST());
+    let rng = CounterRng::new(8);
+    let mut changes = Vec::new();
+    for number in 1000..5000u64 {
+        let center = |d: u64| from + apart * rng.below(number % 100 * 8 + d, 40) as f32;
+        let values: Vec<f32> = (0..8).map(|d| center(d) + rng.below(1 << 30 | number * 8 + d, 4) as f32).collect();
+        changes.push(PLAIN.point(number, &values));
+        model.insert(PLAIN.key(number), values);
+    }
+    collection.write(changes).unwrap();
+    merge_all(&collection, &MergeLimits::default());
+    PLAIN.holds(&collection, &model, "merged");
+    (directory, collection, model)
+}
+
+#[test]
+fn crowds_are_reached_and_what_is_left_of_them() {
+    let (_directory, collection, mut model) = crowds(1.0, 4.0);
+    // Whole regions leave together.
+    let gone: Vec<PointKey> = model.keys().enumerate().filter(|(at, _)| at % 10 != 3).map(|(_, key)| key.clone()).collect();
+    gone.iter().for_each(|key| drop(model.remove(key)));
+    collection.write(gone.into_iter().map(Change::Delete).collect()).unwrap();
+    merge_all(&collection, &MergeLimits { removals: 500, ..MergeLimits::default() });
+    PLAIN.holds(&collection, &model, "nine of ten are gone");
+}
+
+#[test]
+fn crowds_beyond_all_that_codes_tell_apart_are_reached() {
+    crowds(10_000.0, 300.0);
 }

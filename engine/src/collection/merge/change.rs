@@ -54,6 +54,10 @@ struct Change {
 
 impl Change {
     fn force(&mut self, id: NodeId) {
+        if self.links[..self.forced].contains(&id) {
+            return;
+        }
+        self.links.retain(|link| *link != id);
         self.links.insert(self.forced, id);
         self.forced += 1;
     }
@@ -131,17 +135,54 @@ impl Round<'_> {
     /// What happens where.
     fn changes(&self, places: &Places<'_>) -> BTreeMap<NodeId, Change> {
         let mut changes: BTreeMap<NodeId, Change> = BTreeMap::new();
+        let most = self.base.layout.max_degree / 3;
+        let mut anchored = vec![false; self.inserts.len()];
         for (number, insert) in (0..).zip(&self.inserts) {
             let change = changes.entry(insert.node).or_default();
             change.put = Some(number);
             change.links.extend(insert.edges.iter().map(|&edge| self.id_of(edge)));
             change.links.extend(insert.back.iter().map(|&from| self.inserts[from as usize].node));
             let nodes = insert.edges.iter().filter_map(|edge| if let Target::Node(id) = edge { Some(*id) } else { None });
-            for (rank, id) in nodes.enumerate() {
+            let mut ways = 0;
+            for id in nodes {
                 let change = changes.entry(id).or_default();
-                // Some at least keep it, so that there are ways to it.
-                if rank < FORCED { change.force(insert.node) } else { change.links.push(insert.node) }
+                // Some at least keep it, so that there are ways to it; none has to keep too many.
+                if ways < FORCED && change.forced < most {
+                    change.force(insert.node);
+                    ways += 1;
+                } else {
+                    change.links.push(insert.node);
+                }
             }
+            anchored[number as usize] = ways > 0;
+        }
+        // Where the neighbors have no room for all that came, those that have a way lead on to those that have none.
+        loop {
+            let mut more = false;
+            for number in 0..self.inserts.len() {
+                let insert = &self.inserts[number];
+                let near = insert.edges.iter().filter_map(|edge| if let Target::New(near) = edge { Some(*near) } else { None });
+                let leads = |near: &u32| {
+                    anchored[*near as usize] && changes.get(&self.inserts[*near as usize].node).is_none_or(|c| c.forced < most)
+                };
+                if !anchored[number]
+                    && let Some(near) = near.chain(insert.back.iter().copied()).find(leads)
+                {
+                    changes.entry(self.inserts[near as usize].node).or_default().force(insert.node);
+                    (anchored[number], more) = (true, true);
+                }
+            }
+            if !more {
+                break;
+            }
+        }
+        // What is left has no companion with a place either: many that are all alike. They lead from one to the next.
+        let mut last = None;
+        for (insert, anchored) in self.inserts.iter().zip(&anchored) {
+            if !anchored {
+                changes.entry(last.unwrap_or(self.base.entry)).or_default().force(insert.node);
+            }
+            last = Some(insert.node);
         }
         for (number, victim) in (0..).zip(&self.victims) {
             changes.entry(victim.node).or_default().frees = true;

@@ -199,7 +199,8 @@ impl Round<'_> {
         let mut holders: Vec<NodeId> = trace.holders.iter().copied().filter(|id| !self.leaving.contains(id)).collect();
         holders.sort_unstable();
         holders.dedup();
-        let listed: HashSet<NodeId> = trace.listed.iter().copied().collect();
+        let staying = trace.listed.iter().filter(|(_, owner)| !self.leaving.contains(owner));
+        let listed: HashSet<NodeId> = staying.map(|&(neighbor, _)| neighbor).collect();
         let orphans = victim.edges.iter().copied().filter(|id| self.stays(*id) && !listed.contains(id)).collect();
         Found::Ways { near, holders, orphans }
     }
