@@ -229,7 +229,7 @@ fn crowds(from: f32, apart: f32) -> (tempfile::TempDir, Collection, Model) {
     let mut changes = Vec::new();
     for number in 1000..5000u64 {
         let center = |d: u64| from + apart * rng.below(number % 100 * 8 + d, 40) as f32;
-        let values: Vec<f32> = (0..8).map(|d| center(d) + rng.below(1 << 30 | number * 8 + d, 4) as f32).collect();
+        let values: Vec<f32> = (0..8).map(|d| center(d) + rng.below((1 << 30) + number * 8 + d, 4) as f32).collect();
         changes.push(PLAIN.point(number, &values));
         model.insert(PLAIN.key(number), values);
     }
