@@ -6,6 +6,7 @@ use super::{
     delta::{Delta, LinkScratch, SCANNED},
     locked,
 };
+use crate::bits::Bits;
 use std::{
     io,
     sync::{Arc, Condvar, Mutex, PoisonError, Weak},
@@ -149,11 +150,15 @@ fn run(of: &Weak<Inner>) {
         }
         while !inner.keeper.is_stopped() {
             let snapshot = inner.snapshot.load_full();
-            if is_mostly_dead(&inner, &snapshot) {
-                if !start_over(&inner, &snapshot, &mut scratch) {
+            let (delta, len, dead) = (Arc::clone(&snapshot.delta), snapshot.len, Arc::clone(&snapshot.delta_dead));
+            let mostly_dead = is_mostly_dead(&inner, &snapshot);
+            // The merger waits for whoever holds a snapshot.
+            drop(snapshot);
+            if mostly_dead {
+                if !start_over(&inner, &delta, len, &dead, &mut scratch) {
                     break;
                 }
-            } else if !link(&snapshot.delta, snapshot.len, &mut scratch) {
+            } else if !link(&delta, len, &mut scratch) {
                 break;
             }
         }
@@ -178,13 +183,13 @@ fn is_mostly_dead(inner: &Inner, snapshot: &Snapshot) -> bool {
 
 /// Brings what lives of the delta into a new one, linked before anybody sees it, and puts that in its place; false when nothing is written any
 /// more.
-fn start_over(inner: &Inner, snapshot: &Snapshot, scratch: &mut LinkScratch) -> bool {
+fn start_over(inner: &Inner, delta: &Arc<Delta>, old_len: u32, dead: &Bits, scratch: &mut LinkScratch) -> bool {
     let fresh = Arc::new(Delta::new(inner.distance, inner.config.metric));
     // Slots of the fresh delta by slots of the old one, as far as they lived when this began.
-    let mut places = vec![u32::MAX; snapshot.len as usize];
+    let mut places = vec![u32::MAX; old_len as usize];
     let mut len = 0;
-    for slot in (0..snapshot.len).filter(|&slot| !snapshot.delta_dead.contains(slot)) {
-        fresh.set(len, Arc::clone(snapshot.delta.slot(slot)));
+    for slot in (0..old_len).filter(|&slot| !dead.contains(slot)) {
+        fresh.set(len, Arc::clone(delta.slot(slot)));
         places[slot as usize] = len;
         len += 1;
     }
@@ -198,7 +203,7 @@ fn start_over(inner: &Inner, snapshot: &Snapshot, scratch: &mut LinkScratch) -> 
     if writer.check(&inner.path).is_err() {
         return false;
     }
-    if Arc::ptr_eq(&writer.delta, &snapshot.delta) {
+    if Arc::ptr_eq(&writer.delta, delta) {
         writer.move_to(fresh, len, &places);
         inner.publish(&writer);
     }

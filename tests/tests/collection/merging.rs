@@ -226,8 +226,10 @@ fn what_gathers_is_merged_unasked() {
     for first in (0..3000).step_by(100) {
         let some = |key: u64| upsert(key, &[key as f32, 1.0, 2.0, 3.0]);
         // More than memory may hold, were it not merged; a writer that is too fast waits.
+        let mut attempts = 0;
         while let Err(error) = collection.write((first..first + 100).map(some).collect()) {
-            assert!(matches!(error, CollectionError::DeltaFull { .. }), "{error}");
+            attempts += 1;
+            assert!(matches!(error, CollectionError::DeltaFull { .. }) && attempts < 10_000, "{error}");
             thread::sleep(std::time::Duration::from_millis(5));
         }
     }
