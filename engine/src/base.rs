@@ -199,6 +199,8 @@ impl Base {
                 }
             }
         };
+        let no_memory = |error| FormatError::Io { path: graph_path.clone(), error };
+        let live = if is_live { Some(Live::new(capacity, room).map_err(no_memory)?) } else { None };
         let allowance = Allowance::new(options.budget.ram.saturating_sub(PROCESS_BYTES + loaded + kept.bytes()));
         let uring = options.reader == ReaderKind::IoUring || (options.reader == ReaderKind::Auto && probe_io_uring().is_ok());
         let info = IndexInfo {
@@ -239,7 +241,7 @@ impl Base {
             nav,
             keys,
             distance,
-            live: is_live.then(|| Live::new(capacity, room)),
+            live,
             pages,
             reader: options.reader,
             kept,
@@ -458,7 +460,11 @@ pub(crate) fn open_codes(path: &Path, manifest: &Manifest, n: u64) -> Result<Blo
     }
     let built = manifest.file(format::CODES_FILE).map_or(0, |entry| entry.payload_bytes);
     let code_bytes = built / manifest.n.max(1);
-    BlobReader::open_grown(&path.join(format::CODES_FILE), format::file_id(manifest.generation, format::CODES_FILE), n * code_bytes)
+    BlobReader::open_grown(
+        &path.join(format::CODES_FILE),
+        format::file_id(manifest.generation, format::CODES_FILE),
+        n.saturating_mul(code_bytes),
+    )
 }
 
 pub(crate) fn open_blob(path: &Path, manifest: &Manifest, name: &str) -> Result<BlobReader, FormatError> {

@@ -16,16 +16,18 @@
 //! snapshot of its moment, which nothing changes afterwards: the base generation on flash less the nodes that are dead, and the slots of the delta
 //! that were there, less the dead ones. So it never waits for a writer, and sees a batch wholly or not at all.
 
+mod appear;
 mod choose;
 mod commit;
 mod delta;
 mod error;
 mod keeper;
+mod keys;
 mod merge;
 mod pins;
 mod point;
+mod processes;
 mod publish;
-mod readers;
 mod redo;
 mod snapshot;
 mod store;
@@ -44,26 +46,24 @@ use arc_swap::ArcSwap;
 use commit::{Group, Writer};
 use delta::{Delta, MAX_SLOTS};
 use keeper::Keeper;
+use keys::node_of;
 pub use merge::{MergeLimits, MergeReport};
 use pins::Pins;
 use roxanne_core::{
     distance::DistanceFn,
-    id::Key,
     neighbor::Distance,
     search::{BeamSearch, TopK},
 };
 pub use snapshot::SnapshotInfo;
 use std::{
-    fs::{self, File, TryLockError},
-    io::{Read, Write},
+    fs::File,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
-use store::{MERGED_TEXT, NO_NODE, State, Store, View};
+use store::{NO_NODE, State, Store, View};
 pub use verify::CollectionReport;
 
-const LOCK: &str = "LOCK";
 /// Times that a point is looked for which a merge moves meanwhile.
 const MOST_LOOKS: u32 = 100;
 
@@ -233,21 +233,10 @@ impl Collection {
     pub fn create(path: impl AsRef<Path>, config: &CollectionConfig, options: &CollectionOptions) -> Result<Collection, CollectionError> {
         let path = path.as_ref();
         config.check()?;
-        let Some(name) = path.file_name().filter(|_| fs::symlink_metadata(path).is_err()) else {
-            return Err(CollectionError::Exists { path: path.to_path_buf() });
-        };
-        // Whole or not at all: it appears by one rename. No build's checkpoint has this name.
-        let partial = path.with_file_name(format!(".{}.creating", name.to_string_lossy()));
-        match fs::remove_dir_all(&partial) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(&partial)(error)),
-            _ => fs::create_dir(&partial).map_err(io(&partial))?,
-        }
-        Store::create(&partial, config)?;
-        readers::prepare(&partial)?;
-        File::open(&partial).and_then(|directory| directory.sync_all()).map_err(io(&partial))?;
-        fs::rename(&partial, path).map_err(io(path))?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(parent).and_then(|directory| directory.sync_all()).map_err(io(parent))?;
+        appear::appear(path, |partial| {
+            Store::create(partial, config)?;
+            processes::prepare(partial)
+        })?;
         Collection::open(path, options)
     }
 
@@ -261,9 +250,9 @@ impl Collection {
             let detail = if path.is_dir() { "it has no store" } else { "no such directory" };
             return Err(CollectionError::NotACollection { path: path.to_path_buf(), detail: detail.to_string() });
         }
-        let lock = if options.read_only { readers::enter(path)? } else { Some(lock(path)?) };
+        let lock = if options.read_only { processes::enter(path)? } else { Some(processes::lock(path)?) };
         if !options.read_only {
-            readers::prepare(path)?;
+            processes::prepare(path)?;
         }
         let (store, config, State { sequence, base, replaced, merged }) = Store::open(path, options)?;
         let distance = DistanceFn::new(config.metric, config.element, config.dim)?;
@@ -480,24 +469,6 @@ impl Collection {
     }
 }
 
-/// Takes the right to write; the file holds the process's number.
-fn lock(directory: &Path) -> Result<File, CollectionError> {
-    let path = directory.join(LOCK);
-    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io(&path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            let _ = file.read_to_string(&mut pid);
-            let pid = if pid.trim().is_empty() { "(unknown)".to_string() } else { pid.trim().to_string() };
-            return Err(CollectionError::Locked { path: directory.to_path_buf(), pid });
-        }
-        Err(TryLockError::Error(error)) => return Err(io(&path)(error)),
-    }
-    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io(&path))?;
-    Ok(file)
-}
-
 impl Snapshot {
     /// Live points.
     fn live(&self) -> u64 {
@@ -521,37 +492,4 @@ impl Snapshot {
         found.hits = near.into_iter().map(|(distance, key)| PointHit { key, distance: distance.0 }).collect();
         Ok(found)
     }
-}
-
-impl Store {
-    /// The key of a record of the base.
-    fn key_in(&self, base: &Index, key: Key) -> Result<PointKey, CollectionError> {
-        if base.info().string_keys && key.0 >= MERGED_TEXT {
-            let text = self
-                .name_of(base.info().generation, key.0)?
-                .ok_or_else(|| self.damaged(format!("number {key} of the base has no name")))?;
-            return Ok(PointKey::Text(text.into()));
-        }
-        Ok(match base.key_name(key)? {
-            Some(text) => PointKey::Text(text.into()),
-            None => PointKey::Number(key.0),
-        })
-    }
-
-    /// The node of the base under this key, dead or alive.
-    fn node_in(&self, base: Option<&Index>, key: &PointKey) -> Result<Option<u32>, CollectionError> {
-        match self.node_of(&key.to_bytes())? {
-            Some(node) => Ok(Some(node).filter(|&node| node != NO_NODE)),
-            None => node_of(base, key),
-        }
-    }
-}
-
-/// The node that a base's own keys say.
-fn node_of(base: Option<&Index>, key: &PointKey) -> Result<Option<u32>, CollectionError> {
-    let Some(base) = base else { return Ok(None) };
-    Ok(match key {
-        PointKey::Number(number) => base.node_of_number(*number)?,
-        PointKey::Text(text) => base.node_of_text(text)?,
-    })
 }

@@ -30,12 +30,12 @@ impl Codes {
     /// No memory, or a blob that cannot be read.
     pub(crate) fn load(blob: &BlobReader, code_bytes: usize, capacity: u64) -> Result<Codes, FormatError> {
         let io = |error| FormatError::Io { path: blob.path().to_path_buf(), error };
-        let bytes = usize::try_from(capacity).ok().and_then(|capacity| capacity.checked_mul(code_bytes)).filter(|&bytes| bytes > 0);
+        let bytes = usize::try_from(capacity).ok().and_then(|capacity| capacity.checked_mul(code_bytes)).map(|bytes| bytes.max(1));
         let mut memory = Mapping::huge(bytes.ok_or_else(|| io(io::ErrorKind::OutOfMemory.into()))?).map_err(io)?;
         let used = usize::try_from(blob.len()).ok().filter(|&used| used <= memory.as_mut().len());
         let used = used.ok_or_else(|| io(io::ErrorKind::OutOfMemory.into()))?;
         blob.read_at(0, &mut memory.as_mut()[..used])?;
-        Ok(Codes { memory, code_bytes, n: AtomicU64::new((used / code_bytes) as u64) })
+        Ok(Codes { memory, code_bytes, n: AtomicU64::new((used / code_bytes.max(1)) as u64) })
     }
 
     /// Nodes.
@@ -110,9 +110,17 @@ impl Live {
         capacity + 8 * pages
     }
 
-    /// All slots in their first use, and no page written.
-    pub(crate) fn new(capacity: u64, pages: u64) -> Live {
-        Live { generations: (0..capacity).map(|_| AtomicU8::new(0)).collect(), stamps: (0..pages).map(|_| AtomicU64::new(0)).collect() }
+    /// All slots in their first use, and no page written. Memory comes into being where it is first written to.
+    ///
+    /// # Errors
+    /// Not so much memory.
+    pub(crate) fn new(capacity: u64, pages: u64) -> io::Result<Live> {
+        let no_memory = || io::Error::from(io::ErrorKind::OutOfMemory);
+        let [capacity, pages] = [capacity, pages].map(usize::try_from);
+        Ok(Live {
+            generations: bytemuck::try_zeroed_vec(capacity.map_err(|_| no_memory())?).map_err(|()| no_memory())?,
+            stamps: bytemuck::try_zeroed_vec(pages.map_err(|_| no_memory())?).map_err(|()| no_memory())?,
+        })
     }
 
     /// Whether an edge with this tag is one to the node that is in the slot now.
@@ -160,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_page_older_than_its_last_writer_is_stale() {
-        let live = Live::new(10, 3);
+        let live = Live::new(10, 3).unwrap();
         assert!(live.is_fresh(0, 0) && live.is_fresh(0, 9) && live.is_fresh(99, 1));
         for lsn in (1..2000).step_by(7) {
             live.wrote(1, lsn);
@@ -171,7 +179,7 @@ mod tests {
 
     #[test]
     fn an_edge_to_an_earlier_use_is_none() {
-        let live = Live::new(4, 1);
+        let live = Live::new(4, 1).unwrap();
         assert!(live.is_current(NodeId(3), 0) && !live.is_current(NodeId(4), 0));
         live.set_generation(NodeId(3), 1);
         assert!(!live.is_current(NodeId(3), 0) && live.is_current(NodeId(3), 1));

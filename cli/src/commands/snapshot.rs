@@ -11,6 +11,12 @@ use std::{
 
 /// Copy a collection as of one moment, and make one of a copy
 #[derive(clap::Subcommand)]
+#[command(after_help = "Examples:
+  roxanne snapshot create docs backups/monday
+  roxanne snapshot list backups --check
+  roxanne snapshot restore backups/monday docs-again
+
+A copy takes the room of the collection. Only a copy whose every byte is as it was is restored; otherwise exit code 6 names the file.")]
 pub(crate) enum Args {
     /// Copy a collection into a new directory
     Create {

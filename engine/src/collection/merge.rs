@@ -16,7 +16,7 @@ use super::{
     Collection, CollectionError, Inner, KeyKind, PointKey, Snapshot,
     commit::Writer,
     delta::Slot,
-    io, locked,
+    io, locked, processes,
     redo::{self, Freed, Image, Merged, Plan},
     store::{Fate, MERGED_TEXT, NO_NODE, SLOT_DEAD, SLOT_FREE, SLOT_GENERATION, Store, next_use},
 };
@@ -39,7 +39,10 @@ use std::{
 /// How long a round waits for searches that may still see what it would take away; then it takes nothing away.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How much one round of merging does.
+/// Memory that the images of a round take at most, beside all that is counted.
+const IMAGE_BYTES: u64 = 512 << 20;
+
+/// How much one round of merging does. Where pages of all neighbors would take more than half a gigabyte of memory, it does less.
 #[derive(Clone, Copy, Debug)]
 pub struct MergeLimits {
     /// Vectors that come into the base at most.
@@ -148,6 +151,25 @@ impl Collection {
     }
 }
 
+/// What a round does, and with what it began.
+struct Work {
+    index: Index,
+    snapshot: Arc<Snapshot>,
+    /// Slots of the delta that come into the base.
+    inserts: Vec<Arc<Slot>>,
+    /// Nodes that leave it.
+    victims: Vec<u32>,
+}
+
+/// Inserts, and as many removals, of a round whose images take no more than [`IMAGE_BYTES`], at a page for each neighbor.
+fn changes_at_once(base: &Base) -> usize {
+    let (page_bytes, pages) = (base.layout.page_bytes as u64, base.pages.page_count());
+    if pages.saturating_mul(page_bytes) <= IMAGE_BYTES {
+        return usize::MAX;
+    }
+    usize::try_from(IMAGE_BYTES / (2 * page_bytes * base.layout.max_degree as u64)).unwrap_or(usize::MAX).max(1)
+}
+
 /// Searches come first: this thread computes when nobody else wants to.
 fn stand_back() {
     // Refused, it costs searches some time.
@@ -207,8 +229,8 @@ impl Inner {
         let begin = Instant::now();
         let _one_at_a_time = locked(&self.merging);
         // Processes that only read have codes in RAM, which would no longer be those of the pages.
-        let _alone = super::readers::keep_out(&self.path)?;
-        let Some((index, snapshot, mut inserts, victims)) = self.choose_work(limits)? else { return Ok(MergeReport::default()) };
+        let _alone = processes::keep_out(&self.path)?;
+        let Some(Work { index, snapshot, mut inserts, victims }) = self.choose_work(limits)? else { return Ok(MergeReport::default()) };
         // What is dead in this snapshot may live in an older one.
         let undisturbed = self.pins.wait_for_older(&snapshot, PATIENCE);
         let victims = if undisturbed { victims } else { Vec::new() };
@@ -256,20 +278,19 @@ impl Inner {
         Ok(MergeReport { micros: begin.elapsed().as_micros() as u64, ..report })
     }
 
-    /// The base, the snapshot to merge from, slots of the delta that shall come into the base and nodes that shall leave it; `None` where nothing can
-    /// be done.
-    #[expect(clippy::type_complexity)]
-    fn choose_work(&self, limits: &MergeLimits) -> Result<Option<(Index, Arc<Snapshot>, Vec<Arc<Slot>>, Vec<u32>)>, CollectionError> {
+    /// What a round can do; `None` where the base is not changed in place.
+    fn choose_work(&self, limits: &MergeLimits) -> Result<Option<Work>, CollectionError> {
         let writer = locked(&self.writer);
         writer.check(&self.path)?;
         let Some(index) = writer.base.clone().filter(|base| base.base.live.is_some()) else { return Ok(None) };
         let snapshot = self.snapshot.load_full();
         let room = index.base.room() - writer.base_n + writer.free.len() as u64;
-        let most = limits.inserts.min(usize::try_from(room).unwrap_or(usize::MAX));
+        let at_once = changes_at_once(&index.base);
+        let most = limits.inserts.min(at_once).min(usize::try_from(room).unwrap_or(usize::MAX));
         let living = (0..writer.len).filter(|&slot| !writer.delta_dead.contains(slot));
         let inserts = living.take(most).map(|at| Arc::clone(writer.delta.slot(at))).collect();
-        let victims = writer.gone.iter().copied().take(limits.removals).collect();
-        Ok(Some((index, snapshot, inserts, victims)))
+        let victims = writer.gone.iter().copied().take(limits.removals.min(at_once)).collect();
+        Ok(Some(Work { index, snapshot, inserts, victims }))
     }
 
     /// The only code that overwrites pages: see the module for the order.
@@ -293,7 +314,7 @@ impl Inner {
                 .map_err(io(graph))?;
             disk.grow(&codes, code_bytes).and_then(|()| disk.sync(&codes)).map_err(io(&codes))?;
         }
-        // A full disk is met here at the latest, and nothing has changed.
+        // A full disk is met before the images, where nothing has changed: their pages have room.
         if let Err(error) = redo::write(disk, directory, base.info.generation, plan, images) {
             return Err(self.withdraw(directory, error));
         }
@@ -401,15 +422,11 @@ impl Round<'_> {
                 }
             };
             let generation = self.base.live.as_ref().map_or(0, |live| live.generation(node));
-            let texts = self.base.info.string_keys;
             let insert = &mut self.inserts[at];
             (insert.node, insert.generation) = (node, generation);
             insert.record_key = match &insert.slot.key {
                 PointKey::Number(number) => Key(*number),
-                PointKey::Text(_) => {
-                    debug_assert!(texts, "a text in a base of numbers");
-                    Key(MERGED_TEXT | self.epoch << 32 | at as u64)
-                }
+                PointKey::Text(_) => Key(MERGED_TEXT | self.epoch << 32 | at as u64),
             };
         }
     }

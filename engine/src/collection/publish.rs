@@ -9,7 +9,9 @@ use super::{
     Collection, CollectionConfig, CollectionError, KeyKind, PointKey,
     commit::Writer,
     delta::{Delta, Slot},
-    io, locked, node_of, redo,
+    io,
+    keys::node_of,
+    locked, redo,
     store::{Batch, NO_NODE},
 };
 use crate::{Index, verify::verify};

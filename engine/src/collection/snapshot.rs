@@ -8,12 +8,16 @@
 //! checksum 8a11...                       of all lines above
 //! ```
 
-use super::{Collection, CollectionError, io, locked};
+use super::{
+    Collection, CollectionError,
+    appear::{appear, sync_directory},
+    io, locked,
+};
 use std::{
     fmt::Write as _,
     fs::{self, File},
     io::{Read, Write as _},
-    path::{Path, PathBuf},
+    path::Path,
 };
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
@@ -60,11 +64,6 @@ fn copy_file(from: &Path, to: &Path) -> Result<(u64, u64), CollectionError> {
     Ok(found)
 }
 
-/// Brings the names in a directory to the device.
-fn sync_directory(path: &Path) -> Result<(), CollectionError> {
-    File::open(path).and_then(|directory| directory.sync_all()).map_err(io(path))
-}
-
 /// The files in `directory` and in the directories in it, by name; the list itself is none of them.
 fn files_in(directory: &Path) -> Result<Vec<String>, CollectionError> {
     let mut files = Vec::new();
@@ -81,25 +80,6 @@ fn files_in(directory: &Path) -> Result<Vec<String>, CollectionError> {
     Ok(files)
 }
 
-/// A directory beside `path` for what is not whole yet, empty.
-fn partial_of(path: &Path) -> Result<PathBuf, CollectionError> {
-    let Some(name) = path.file_name().filter(|_| fs::symlink_metadata(path).is_err()) else {
-        return Err(CollectionError::Exists { path: path.to_path_buf() });
-    };
-    let partial = path.with_file_name(format!(".{}.copying", name.to_string_lossy()));
-    match fs::remove_dir_all(&partial) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io(&partial)(error)),
-        _ => fs::create_dir(&partial).map(|()| partial.clone()).map_err(io(&partial)),
-    }
-}
-
-/// Gives what is whole its name, durably.
-fn publish(partial: &Path, path: &Path) -> Result<(), CollectionError> {
-    sync_directory(partial)?;
-    fs::rename(partial, path).map_err(io(path))?;
-    sync_directory(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))
-}
-
 impl Collection {
     /// Copies all of the collection, as of some moment of the call, into the new directory `out`. Searches and writes go on; merges wait.
     ///
@@ -109,17 +89,16 @@ impl Collection {
         let (inner, out) = (self.inner(), out.as_ref());
         // The base's files stand still, and no other takes its place.
         let _no_merge = locked(&inner.merging);
-        let partial = partial_of(out)?;
-        let made = (|| {
+        appear(out, |partial| {
             // Writes wait for that long.
             let sequence = {
                 let writer = locked(&inner.writer);
-                inner.store.checkpoint(&partial)?;
+                inner.store.checkpoint(partial)?;
                 writer.sequence
             };
-            super::readers::prepare(&partial)?;
+            super::processes::prepare(partial)?;
             let mut files = Vec::new();
-            for name in files_in(&partial)? {
+            for name in files_in(partial)? {
                 let path = partial.join(&name);
                 let (bytes, hash) = hash_of(&path, None)?;
                 File::open(&path).and_then(|file| file.sync_all()).map_err(io(&path))?;
@@ -128,7 +107,7 @@ impl Collection {
             if let Some(base) = &inner.snapshot.load_full().base {
                 let directory = &base.info().path;
                 let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                fs::create_dir(partial.join(&name)).map_err(io(&partial))?;
+                fs::create_dir(partial.join(&name)).map_err(io(partial))?;
                 for file in files_in(directory)? {
                     let (bytes, hash) = copy_file(&directory.join(&file), &partial.join(&name).join(&file))?;
                     files.push((format!("{name}/{file}"), bytes, hash));
@@ -140,11 +119,9 @@ impl Collection {
             let mut file = File::create_new(&list).map_err(io(&list))?;
             file.write_all(info.to_text().as_bytes()).and_then(|()| file.sync_all()).map_err(io(&list))?;
             // Read again: it is called done when it can be restored.
-            SnapshotInfo::check(&partial)?;
-            publish(&partial, out)?;
+            SnapshotInfo::check(partial)?;
             Ok(info)
-        })();
-        made.inspect_err(|_| drop(fs::remove_dir_all(&partial)))
+        })
     }
 
     /// Makes a collection in the new directory `path` of the snapshot at `source`, every byte of which is compared with its checksum.
@@ -156,8 +133,7 @@ impl Collection {
         let (source, path) = (source.as_ref(), path.as_ref());
         let info = SnapshotInfo::read(source)?;
         info.check_names(source)?;
-        let partial = partial_of(path)?;
-        let made = (|| {
+        appear(path, |partial| {
             for (name, bytes, hash) in &info.files {
                 let target = partial.join(name);
                 if let Some(directory) = target.parent() {
@@ -170,9 +146,8 @@ impl Collection {
             for (name, ..) in &info.files {
                 partial.join(name).parent().map_or(Ok(()), sync_directory)?;
             }
-            publish(&partial, path)
-        })();
-        made.inspect_err(|_| drop(fs::remove_dir_all(&partial)))?;
+            Ok(())
+        })?;
         Ok(info)
     }
 }
@@ -195,7 +170,10 @@ impl SnapshotInfo {
     /// No snapshot, one of a newer version, an altered list.
     pub fn read(directory: impl AsRef<Path>) -> Result<SnapshotInfo, CollectionError> {
         let path = directory.as_ref().join(LIST);
-        let text = fs::read_to_string(&path).map_err(|error| damaged(&path, error.to_string()))?;
+        let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => damaged(&path, "there is no such file, so this is no snapshot".to_string()),
+            _ => damaged(&path, error.to_string()),
+        })?;
         let wrong = |what: &str| damaged(&path, what.to_string());
         if text.lines().next() != Some(HEAD) {
             return Err(wrong("this version reads \"roxanne-snapshot 1\""));

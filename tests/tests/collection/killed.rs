@@ -1,10 +1,7 @@
 //! kill -9 at any moment: what was acknowledged is there, and of what was not, whole batches or nothing.
 
 use super::*;
-use std::{
-    io::{BufRead, BufReader},
-    process::{Command, Stdio},
-};
+use std::io::{BufRead, BufReader};
 
 /// Where the child finds its collection.
 const PATH: &str = "ROXANNE_KILLED_COLLECTION";
@@ -34,16 +31,10 @@ fn nothing_acknowledged_is_lost_and_no_batch_is_half() {
     drop(Collection::create(&path, &config(1, Metric::L2, ElementType::F32, KeyKind::Numbers), &CollectionOptions::default()).unwrap());
     let rng = CounterRng::new(1);
     for round in 0..12 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "killed::child", "--nocapture", "--test-threads", "1"])
-            .env(PATH, &path)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = super::child("killed::child", PATH, &path);
         let acks = rng.below(round, 60);
         let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let mut acked = lines.filter_map(|line| line.strip_prefix("ack ").and_then(|number| number.parse::<u64>().ok()));
+        let mut acked = lines.filter_map(|line| super::acked(&line));
         let mut last = acked.by_ref().nth(acks as usize).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();

@@ -58,6 +58,19 @@ fn reopen(path: &Path, options: &CollectionOptions) -> Collection {
     panic!("{}: locked for five seconds", path.display())
 }
 
+/// Runs the test `name` of this binary, which finds the collection at `path` in the variable `variable`, in a process of its own.
+fn child(name: &str, variable: &str, path: &Path) -> std::process::Child {
+    use std::process::{Command, Stdio};
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", name, "--nocapture", "--test-threads", "1"]).env(variable, path);
+    child.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// The number of a batch that a child says was answered.
+fn acked(line: &str) -> Option<u64> {
+    line.strip_prefix("ack ").and_then(|number| number.parse().ok())
+}
+
 /// The error of a write that must fail.
 #[track_caller]
 fn refused(collection: &Collection, changes: Vec<Change>) -> CollectionError {

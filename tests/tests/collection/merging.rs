@@ -4,6 +4,8 @@ use super::{
     merge::{Kind, merge_all},
     *,
 };
+use roxanne_builder::{BuildParams, Builder, Device};
+use roxanne_core::{dataset::Dataset, format::manifest::Manifest, id::MAX_NODES};
 use roxanne_engine::{
     SearchParams,
     collection::{Found, MergeLimits},
@@ -11,7 +13,6 @@ use roxanne_engine::{
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader},
-    process::{Command, Stdio},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
 };
@@ -136,21 +137,14 @@ fn a_process_that_is_killed_while_it_merges_loses_nothing() {
     drop(far_ones(&path, &CollectionOptions::default()));
     let (rng, mut merges) = (CounterRng::new(1), 0);
     for round in 0..10 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "merging::child", "--nocapture", "--test-threads", "1"])
-            .env(PATH, &path)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = super::child("merging::child", PATH, &path);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let ack = |line: &str| line.strip_prefix("ack ").and_then(|number| number.parse::<u64>().ok());
         let (mut last, mut seen) = (0, 0);
         // After so many answers, and at any moment of a merge.
         let enough = 3 + rng.below(round, 40);
         for line in lines.by_ref() {
             merges += u64::from(line == "merged");
-            if let Some(batch) = ack(&line) {
+            if let Some(batch) = acked(&line) {
                 (last, seen) = (batch, seen + 1);
                 if seen >= enough {
                     break;
@@ -162,7 +156,7 @@ fn a_process_that_is_killed_while_it_merges_loses_nothing() {
         child.wait().unwrap();
         for line in lines {
             merges += u64::from(line == "merged");
-            last = ack(&line).unwrap_or(last);
+            last = acked(&line).unwrap_or(last);
         }
         let collection = reopen(&path, &FAST());
         let sequence = collection.stats().sequence;
@@ -236,4 +230,29 @@ fn what_gathers_is_merged_unasked() {
     let stats = collection.stats();
     assert!(stats.points == 3000 && stats.base_points > 800, "{stats:?}");
     assert_eq!(collection.exact(&[0.0; DIM], 5000).unwrap().hits.len() as u64, stats.points);
+}
+
+#[test]
+fn a_capacity_that_nothing_has_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, out) = (directory.path().join("c"), directory.path().join("index"));
+    let build = |capacity: u64| {
+        let params = BuildParams { capacity, ..BuildParams::default() };
+        let dataset = Dataset::open("synth:n=300,dim=8").unwrap();
+        Builder::new(Metric::L2).device(Device::Cpu).params(params).dataset(dataset).build(&out)
+    };
+    for capacity in [1, 299, u64::from(u32::MAX), u64::MAX] {
+        let error = build(capacity).unwrap_err();
+        assert!(error.to_string().contains(&format!("room for {capacity} vectors")) && !out.exists(), "{error}");
+    }
+    // A base that says of itself what would make sizes wrap is damaged, and nothing is allocated for it.
+    let collection = far_ones(&path, &FAST());
+    drop(collection);
+    let base = std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.join("MANIFEST").exists()).unwrap();
+    let mut manifest = Manifest::read(&base).unwrap();
+    let capacity = manifest.params.iter_mut().find(|(name, _)| name == "capacity").unwrap();
+    capacity.1 = (MAX_NODES - 1).to_string();
+    manifest.write(&base).unwrap();
+    let error = Collection::open(&path, &FAST()).err().unwrap();
+    assert!(error.to_string().contains("the superblock says"), "{error}");
 }

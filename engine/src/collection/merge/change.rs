@@ -40,31 +40,31 @@ const IN_ITS_PLACE: usize = 3;
 
 /// What happens to one slot.
 #[derive(Clone, Default)]
-struct Change {
+struct SlotChange {
     /// The insert that comes in.
     put: Option<u32>,
     /// Whether its node leaves.
     frees: bool,
     /// Nodes that come into its list; the first `forced` stay whatever RobustPrune says.
-    links: Vec<NodeId>,
+    neighbors: Vec<NodeId>,
     forced: usize,
     /// Victims that leave its list, by number.
     without: Vec<u32>,
 }
 
-impl Change {
+impl SlotChange {
     fn force(&mut self, id: NodeId) {
-        if self.links[..self.forced].contains(&id) {
+        if self.neighbors[..self.forced].contains(&id) {
             return;
         }
-        self.links.retain(|link| *link != id);
-        self.links.insert(self.forced, id);
+        self.neighbors.retain(|neighbor| *neighbor != id);
+        self.neighbors.insert(self.forced, id);
         self.forced += 1;
     }
 }
 
 /// All changes of one page.
-type PageChanges<'a> = (u64, Vec<(NodeId, &'a Change)>);
+type PageChanges<'a> = (u64, Vec<(NodeId, &'a SlotChange)>);
 
 /// Where vectors lie among codes, and what is new of them.
 struct Places<'a> {
@@ -133,15 +133,15 @@ impl Round<'_> {
     }
 
     /// What happens where.
-    fn changes(&self, places: &Places<'_>) -> BTreeMap<NodeId, Change> {
-        let mut changes: BTreeMap<NodeId, Change> = BTreeMap::new();
+    fn changes(&self, places: &Places<'_>) -> BTreeMap<NodeId, SlotChange> {
+        let mut changes: BTreeMap<NodeId, SlotChange> = BTreeMap::new();
         let most = self.base.layout.max_degree / 3;
         let mut anchored = vec![false; self.inserts.len()];
         for (number, insert) in (0..).zip(&self.inserts) {
             let change = changes.entry(insert.node).or_default();
             change.put = Some(number);
-            change.links.extend(insert.edges.iter().map(|&edge| self.id_of(edge)));
-            change.links.extend(insert.back.iter().map(|&from| self.inserts[from as usize].node));
+            change.neighbors.extend(insert.edges.iter().map(|&edge| self.id_of(edge)));
+            change.neighbors.extend(insert.back.iter().map(|&from| self.inserts[from as usize].node));
             let nodes = insert.edges.iter().filter_map(|edge| if let Target::Node(id) = edge { Some(*id) } else { None });
             let mut ways = 0;
             for id in nodes {
@@ -151,7 +151,7 @@ impl Round<'_> {
                     change.force(insert.node);
                     ways += 1;
                 } else {
-                    change.links.push(insert.node);
+                    change.neighbors.push(insert.node);
                 }
             }
             anchored[number as usize] = ways > 0;
@@ -270,7 +270,7 @@ impl Round<'_> {
         &self,
         number: u64,
         bytes: &mut [u8],
-        changes: &[(NodeId, &Change)],
+        changes: &[(NodeId, &SlotChange)],
         places: &Places<'_>,
     ) -> Result<bool, CollectionError> {
         let (base, layout) = (self.base, self.base.layout);
@@ -301,7 +301,7 @@ impl Round<'_> {
             let mut change = Cow::Borrowed(*change);
             if !change.without.is_empty() {
                 let near = self.in_its_place(&change, layout.record(bytes, slot).vector(), places, *id);
-                change.to_mut().links.extend(near);
+                change.to_mut().neighbors.extend(near);
             }
             let (gone, kept) = (before != list.len() && change.put.is_none(), list.clone());
             self.admit(&mut list, layout.record(bytes, slot).vector(), &change, places);
@@ -328,7 +328,7 @@ impl Round<'_> {
     }
 
     /// The nearest to `owner` of those around each victim that left its list.
-    fn in_its_place(&self, change: &Change, vector: &[u8], places: &Places<'_>, owner: NodeId) -> Vec<NodeId> {
+    fn in_its_place(&self, change: &SlotChange, vector: &[u8], places: &Places<'_>, owner: NodeId) -> Vec<NodeId> {
         let place = self.place_of(vector);
         let mut near: Vec<NodeId> = Vec::new();
         for &number in &change.without {
@@ -337,25 +337,26 @@ impl Round<'_> {
         }
         near.sort_unstable();
         near.dedup();
-        near.retain(|id| !change.links.contains(id));
+        near.retain(|id| !change.neighbors.contains(id));
         near
     }
 
-    /// Takes `links` into a list. Where it has no room, that goes which is best covered: to which the way through the other is shortest in proportion, of
+    /// Takes `change.neighbors` into a list. Where it has no room, that goes which is best covered: to which the way through the other is shortest in proportion, of
     /// the newcomer and of those that it may cover. By where codes lie; those that were there are not held against each other again, they were when they
     /// came (RobustPrune), and distances between codes are too coarse to undo it.
-    fn admit(&self, list: &mut Vec<NodeId>, vector: &[u8], change: &Change, places: &Places<'_>) {
+    fn admit(&self, list: &mut Vec<NodeId>, vector: &[u8], change: &SlotChange, places: &Places<'_>) {
         let most = self.base.layout.max_degree;
-        let new: Vec<(usize, NodeId)> = (0..).zip(change.links.iter().copied()).filter(|(_, link)| !list.contains(link)).collect();
+        let new: Vec<(usize, NodeId)> =
+            (0..).zip(change.neighbors.iter().copied()).filter(|(_, neighbor)| !list.contains(neighbor)).collect();
         if list.len() + new.len() <= most {
-            return list.extend(new.into_iter().map(|(_, link)| link));
+            return list.extend(new.into_iter().map(|(_, neighbor)| neighbor));
         }
         let (owner, dim, mut all) = (self.place_of(vector), places.dim, Vec::with_capacity((list.len() + new.len()) * places.dim));
-        list.iter().chain(new.iter().map(|(_, link)| link)).for_each(|&id| places.add(id, &mut all));
+        list.iter().chain(new.iter().map(|(_, neighbor)| neighbor)).for_each(|&id| places.add(id, &mut all));
         let at = |i: usize| &all[i * dim..][..dim];
         let far: Vec<f32> = (0..list.len() + new.len()).map(|i| places.distance(&owner, at(i)).max(f32::MIN_POSITIVE)).collect();
         // Places of those that are kept, each with whether it must be.
-        let mut kept: Vec<(usize, bool)> = (0..list.len()).map(|i| (i, change.links[..change.forced].contains(&list[i]))).collect();
+        let mut kept: Vec<(usize, bool)> = (0..list.len()).map(|i| (i, change.neighbors[..change.forced].contains(&list[i]))).collect();
         for (newcomer, &(rank, _)) in (list.len()..).zip(&new) {
             let forced = rank < change.forced;
             let full = kept.len() >= most;
@@ -385,7 +386,7 @@ impl Round<'_> {
             };
             kept.swap_remove(goes);
         }
-        let ids: Vec<NodeId> = list.iter().copied().chain(new.iter().map(|&(_, link)| link)).collect();
+        let ids: Vec<NodeId> = list.iter().copied().chain(new.iter().map(|&(_, neighbor)| neighbor)).collect();
         *list = kept.into_iter().map(|(i, _)| ids[i]).collect();
     }
 

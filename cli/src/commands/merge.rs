@@ -1,0 +1,172 @@
+//! `merge` and `promote`: what lies in memory comes into the base, in place or by a new one; a finished index becomes the base.
+
+use super::{Limits, Shape};
+use crate::{failure::Failure, interrupt, progress, text};
+use roxanne_builder::{Builder, Observer};
+use roxanne_core::{
+    ErrorClass,
+    dataset::{Dataset, DatasetWriter},
+    element::ElementType,
+    format::{keys::KeyList, record::Stored},
+};
+use roxanne_engine::collection::{Collection, CollectionOptions, KeyKind, MergeLimits, PointKey};
+use std::{
+    io::Write,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+/// Bring all points of a collection into its base
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  roxanne merge docs                         where a base is, it is changed in place
+  roxanne merge docs --rebuild --ram 8G      a new one from all points
+
+What was put and deleted since the last base lies in memory. The first merge builds a base, in the layout for flash and with room for as many points
+again; from then on the base is changed where it lies, and work is in proportion to what changed. No other process may write meanwhile, nor read where
+a base is changed.")]
+pub(crate) struct MergeArgs {
+    /// The collection
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// Build a new base also where the one that is there could be changed
+    #[arg(long)]
+    rebuild: bool,
+    #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
+    limits: Limits,
+    /// Threads; 0 is one a core
+    #[arg(long, short, value_name = "T", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
+    threads: u16,
+    /// Progress on stderr: bars on a terminal, lines, or JSON events
+    #[arg(long, value_enum, value_name = "auto|plain|json", default_value_t, hide_possible_values = true)]
+    progress: progress::Style,
+}
+
+/// Make a finished index the base of a collection
+#[derive(clap::Args)]
+#[command(after_help = "Example:
+  roxanne info docs --json | jq .sequence        before the build begins
+  roxanne promote docs new.rx --sequence 1234    when it is done
+
+The index holds the collection as it was after that batch; what was put or deleted later stays so. Into an empty collection an index goes with
+--sequence 0. Its directory moves into that of the collection; where that was cut off before it counted, it lies there as base-NUMBER and can be
+promoted from there.")]
+pub(crate) struct PromoteArgs {
+    /// The collection
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// The index
+    #[arg(value_name = "IDX")]
+    index: PathBuf,
+    /// The batch that it was built after
+    #[arg(long, value_name = "N")]
+    sequence: u64,
+}
+
+pub(crate) fn promote(args: &PromoteArgs, _: &mut dyn Write) -> Result<(), Failure> {
+    let collection = Collection::open(&args.directory, &CollectionOptions { delta_bytes: u64::MAX, ..CollectionOptions::default() })?;
+    Ok(collection.promote(&args.index, args.sequence)?)
+}
+
+pub(crate) fn merge(args: &MergeArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let collection = Collection::open(&args.directory, &CollectionOptions { delta_bytes: u64::MAX, ..CollectionOptions::default() })?;
+    if args.shape.vectors != Stored::Full {
+        return Err(Failure::usage("the base of a collection holds vectors as they were given: --vectors full"));
+    }
+    let (config, stats) = (*collection.config(), collection.stats());
+    let (waiting, dead) = (stats.delta_points - stats.delta_dead, stats.base_dead - stats.base_free);
+    if waiting + dead == 0 || stats.points == 0 {
+        writeln!(out, "nothing to merge: {} points, all in the base", text::count(stats.points))?;
+        return Ok(());
+    }
+    if collection.merges_in_place() && !args.rebuild {
+        return merge_in_place(&collection, args, out);
+    }
+    // Beside what it becomes, so that it can be moved; whatever an interrupted merge left goes first.
+    let place = args.directory.join("merge");
+    match std::fs::remove_dir_all(&place) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Failure::io(&place, "clear")(error)),
+        _ => std::fs::create_dir(&place).map_err(Failure::io(&place, "create"))?,
+    }
+    let (rows, index) = (place.join(file_of(config.element)), place.join("base.rx"));
+    let (dim, element) =
+        if config.element == ElementType::Binary { (config.dim / 8, ElementType::U8) } else { (config.dim, config.element) };
+    let mut writer = DatasetWriter::create(&rows, element, dim)?;
+    let (mut numbers, mut names) = (Vec::new(), Vec::new());
+    let mut failed = None;
+    let sequence = collection.export(|key, row| {
+        match key {
+            PointKey::Number(number) => numbers.push(number),
+            PointKey::Text(name) => names.push(name.into_string()),
+        }
+        if failed.is_none() {
+            failed = writer.push_rows(row).err();
+        }
+        Ok(())
+    })?;
+    failed.map_or(Ok(()), Err)?;
+    writer.finish()?;
+    let keys = if config.keys == KeyKind::Numbers { KeyList::Numbers(numbers) } else { KeyList::Strings(names) };
+    let progress = Arc::new(progress::Progress::within(args.progress, args.limits.budget()));
+    let report = Builder::new(config.metric)
+        .params(args.shape.params_with_room(1, stats.points))
+        .budget(args.limits.budget())
+        .threads(usize::from(args.threads))
+        .keys(keys)
+        .dataset(Dataset::open(&rows.to_string_lossy())?)
+        .observer(progress.clone())
+        .stop(interrupt::stop_flag())
+        .build(&index);
+    progress.end();
+    let report = report?;
+    collection.promote(&index, sequence)?;
+    std::fs::remove_dir_all(&place).map_err(Failure::io(&place, "remove"))?;
+    writeln!(out, "{} points in a base of {}, built in {:.1} s", text::count(report.n), text::bytes(report.index_bytes), report.seconds)?;
+    Ok(())
+}
+
+/// Merges round by round, until nothing is left that can be merged.
+fn merge_in_place(collection: &Collection, args: &MergeArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let (stop, stats, begin) = (interrupt::stop_flag(), collection.stats(), Instant::now());
+    let progress = progress::Progress::within(args.progress, args.limits.budget());
+    progress.phase("merge", stats.delta_points - stats.delta_dead, "vectors");
+    let (mut inserted, mut removed, mut bytes) = (0, 0, 0);
+    let mut limits = MergeLimits::default();
+    if args.threads > 0 {
+        limits.threads = usize::from(args.threads);
+    }
+    while !stop.load(Ordering::Relaxed) {
+        let report = collection.merge(&limits)?;
+        if report.inserted + report.removed == 0 {
+            break;
+        }
+        (inserted, removed, bytes) = (inserted + report.inserted, removed + report.removed, bytes + report.bytes);
+        progress.reached(inserted);
+    }
+    progress.end();
+    let [came, left] = [inserted, removed].map(text::count);
+    let seconds = begin.elapsed().as_secs_f64();
+    writeln!(out, "{came} vectors came into the base and {left} left it; {} written in {seconds:.1} s", text::bytes(bytes))?;
+    let stats = collection.stats();
+    let waiting = stats.delta_points - stats.delta_dead;
+    if waiting > 0 && !stop.load(Ordering::Relaxed) {
+        let text =
+            format!("{}: {} vectors have no room in the base; `merge --rebuild` makes a larger one", args.directory.display(), waiting);
+        return Err(Failure::new(ErrorClass::Gate, text));
+    }
+    Ok(())
+}
+
+/// A file of rows of this type.
+fn file_of(element: ElementType) -> &'static str {
+    match element {
+        ElementType::F32 => "rows.fbin",
+        ElementType::F16 => "rows.f16bin",
+        ElementType::Bf16 => "rows.bf16bin",
+        ElementType::I8 => "rows.i8bin",
+        ElementType::U8 | ElementType::Binary => "rows.u8bin",
+    }
+}
