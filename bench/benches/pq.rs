@@ -5,7 +5,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use roxanne_bench::inputs;
-use roxanne_builder::codebook;
+use roxanne_builder::codebook::{self, Sample};
 use roxanne_core::{
     dataset::Dataset,
     element::ElementType,
@@ -29,7 +29,7 @@ fn measure(c: &mut Criterion) -> Result<(), Box<dyn Error>> {
     {
         let (rows, codec) = inputs::build_codes(&dataset, Metric::L2, 1)?;
         let code_bytes = codebook::auto_pq_bytes(Metric::L2, dataset.dim());
-        let (codebook, _) = codebook::train(&rows, &codec, Metric::L2, code_bytes, 1)?;
+        let (codebook, _) = Sample::of(&rows, &codec, 1).train(Metric::L2, code_bytes, 1)?;
         let mut codes = vec![0; rows.n() * code_bytes];
         let mut group = c.benchmark_group("pq");
 

@@ -221,6 +221,11 @@ pub trait Backend: Sync {
     /// Members of clusters that are best cut to leaves, compared and merged at once, with `leaf_k` neighbors each. It changes no result.
     fn batch_members(&self, leaf_k: usize) -> u64;
 
+    /// Whether the host's cores are idle while stages run, so that other work may be done on them meanwhile.
+    fn leaves_the_host_free(&self) -> bool {
+        false
+    }
+
     /// Waits for what was begun, so that a clock tells the truth.
     ///
     /// # Errors

@@ -19,23 +19,31 @@ pub fn auto_pq_bytes(metric: Metric, dim: usize) -> usize {
     share.max(32).min(widest)
 }
 
-/// Trains a codebook of `subspaces` bytes a code.
-///
-/// # Errors
-/// See `core::pq::TrainError`.
-pub fn train(
-    codes: &BuildCodes,
-    codec: &BuildCodec,
-    metric: Metric,
-    subspaces: usize,
-    seed: u64,
-) -> Result<(Codebook, TrainReport), BuildError> {
-    let dim = codec.pq_dim();
-    let rows = CounterRng::new(seed).part(0x7241).sample(codes.n() as u64, sample_rows(dim));
-    let (mut sample, mut scratch) = (Vec::with_capacity(rows.len() * dim), Vec::new());
-    for row in rows {
-        sample.extend_from_slice(codec.pq_row(codes.row(row as u32), &mut scratch));
+/// The rows that a codebook is trained on.
+pub struct Sample {
+    /// [rows x dim]
+    rows: Vec<u8>,
+    dim: usize,
+}
+
+impl Sample {
+    /// Of `codes`: the same rows for the same seed.
+    pub fn of(codes: &BuildCodes, codec: &BuildCodec, seed: u64) -> Sample {
+        let dim = codec.pq_dim();
+        let places = CounterRng::new(seed).part(0x7241).sample(codes.n() as u64, sample_rows(dim));
+        let (mut rows, mut scratch) = (Vec::with_capacity(places.len() * dim), Vec::new());
+        for row in places {
+            rows.extend_from_slice(codec.pq_row(codes.row(row as u32), &mut scratch));
+        }
+        Sample { rows, dim }
     }
-    let params = TrainParams { subspaces, allow_rotation: metric != Metric::Manhattan, seed };
-    Ok(train_best(&sample, dim, dim, &params)?)
+
+    /// Trains a codebook of `subspaces` bytes a code.
+    ///
+    /// # Errors
+    /// See `core::pq::TrainError`.
+    pub fn train(&self, metric: Metric, subspaces: usize, seed: u64) -> Result<(Codebook, TrainReport), BuildError> {
+        let params = TrainParams { subspaces, allow_rotation: metric != Metric::Manhattan, seed };
+        Ok(train_best(&self.rows, self.dim, self.dim, &params)?)
+    }
 }

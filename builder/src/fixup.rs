@@ -29,8 +29,17 @@ pub fn has_room(graph: &Graph, node: NodeId) -> bool {
 /// Nodes whose candidates are asked for at once.
 const ASK: usize = 4096;
 
-/// Adds edges until `entry` reaches every node; returns how many. At the end reachability is 100%, unless `room`, which says whether a row
-/// takes one more, says no everywhere. `candidates` gives what the reservoirs of some nodes hold: entries, sorted.
+/// What the fix-up did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fixed {
+    /// Edges that it added.
+    pub edges: u64,
+    /// Nodes that the entry reaches now, counted over the finished rows.
+    pub reached: u64,
+}
+
+/// Adds edges until `entry` reaches every node, which it does at the end unless `room`, which says whether a row takes one more, says no
+/// everywhere. `candidates` gives what the reservoirs of some nodes hold: entries, sorted.
 ///
 /// # Errors
 /// Those of `candidates`.
@@ -40,10 +49,11 @@ pub fn link_unreachable(
     entry: NodeId,
     graph: &mut Graph,
     room: impl Fn(&Graph, NodeId) -> bool,
-) -> Result<u64, BackendError> {
+) -> Result<Fixed, BackendError> {
     let n = graph.n();
-    if graph.reached_from(entry) == n as u64 {
-        return Ok(0);
+    let before = graph.reached_from(entry);
+    if before == n as u64 {
+        return Ok(Fixed { edges: 0, reached: before });
     }
     let mut reached = graph.marked_from(entry);
     let has_in_edge = graph.marked_by_edges();
@@ -81,13 +91,13 @@ pub fn link_unreachable(
                     old -= 1;
                 }
             }
-            let Some(from) = from else { return Ok(added) };
+            let Some(from) = from else { return Ok(Fixed { edges: added, reached: graph.reached_from(entry) }) };
             graph.push(from, id);
             added += 1;
             young.extend(graph.reach(id, &mut reached));
         }
     }
-    Ok(added)
+    Ok(Fixed { edges: added, reached: graph.reached_from(entry) })
 }
 
 /// A graph in RAM over build codes, searched for the neighborhood of one of its rows.

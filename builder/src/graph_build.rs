@@ -4,7 +4,7 @@
 use crate::{
     BuildError,
     backend::{Backend, BackendError, BuildCodes, Groups, Run, Selection},
-    fixup,
+    fixup::{self, Fixed},
     partition::{self, Clusters, Cut, PartitionParams, TopLevel},
     progress::Watch,
 };
@@ -41,7 +41,8 @@ pub struct StageWork {
     pub merge_seconds: f64,
     /// Seconds in prune.
     pub prune_seconds: f64,
-    /// Seconds in training the codebook, which hang on the sample and not on n; 0 where shards share one that was trained before.
+    /// Seconds that the build waited for the training of its codebook, which hang on the sample and not on n: all of it on the CPU, what the
+    /// graph did not hide on a device; 0 where shards share one that was trained before.
     pub train_seconds: f64,
     /// Edges that the fix-up added.
     pub fixed_edges: u64,
@@ -121,8 +122,9 @@ pub fn build_graph<B: Backend>(codes: BuildCodes, params: &GraphParams, backend:
 
     watch.phase("reach", n as u64, "rows");
     let entry = fixup::entry_point(&codes, params.seed);
-    work.fixed_edges = fixup::link_unreachable(&codes, |nodes| backend.candidates(&reservoirs, nodes), entry, &mut graph, fixup::has_room)?;
-    let reached = graph.reached_from(entry);
+    let candidates = |nodes: &[u32]| backend.candidates(&reservoirs, nodes);
+    let Fixed { edges, reached } = fixup::link_unreachable(&codes, candidates, entry, &mut graph, fixup::has_room)?;
+    work.fixed_edges = edges;
     if reached != n as u64 {
         return Err(BuildError::Unreachable { reached, n: n as u64, max_degree: params.prune.max_degree });
     }

@@ -41,6 +41,7 @@ pub use roxanne_core::Budget;
 pub use sharded::Traffic;
 
 use backend::{Backend, BackendError, BuildCodes, cpu::Cpu};
+use codebook::Sample;
 use graph_build::{BuiltGraph, GraphParams, StageWork, build_graph};
 use progress::{Silent, Watch};
 use rayon::prelude::*;
@@ -54,6 +55,7 @@ use roxanne_core::{
         nav::Nav,
         record::Stored,
     },
+    huge,
     id::{MAX_NODES, NodeId},
     metric::Metric,
     prune::PruneParams,
@@ -63,7 +65,10 @@ use roxanne_core::{
 use std::{
     borrow::Cow,
     path::Path,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
     time::Instant,
 };
 use steps::Job;
@@ -377,38 +382,44 @@ impl Builder {
         let keys = &*self.keys_of(dataset);
         let codec = input::learn_codec(dataset, self.metric, self.params.seed)?;
         let (codes, content) = input::encode_all(dataset, &codec, watch, self.metric)?;
-        let BuiltGraph { codes, order: row_of, graph, entry, work } = build_graph(codes, &graph_params, backend, watch)?;
-        report.work = work;
+        let sample = Sample::of(&codes, &codec, self.params.seed);
+        let train = || sample.train(self.metric, plan.code_bytes, self.params.seed);
+        let build = || build_graph(codes, &graph_params, backend, watch);
+        let ((built, built_at), trained) = if backend.leaves_the_host_free() {
+            rayon::join(|| (build(), Instant::now()), train)
+        } else {
+            watch.phase("codebook", 1, "codebook");
+            let (begun, trained) = (Instant::now(), train());
+            let waited = begun.elapsed();
+            watch.advance(1)?;
+            ((build(), Instant::now() - waited), trained)
+        };
+        let train_seconds = built_at.elapsed().as_secs_f64();
+        let (BuiltGraph { codes, order: row_of, graph, entry, work }, (codebook, training)) = (built?, trained?);
+        report.work = StageWork { train_seconds, ..work };
+        report.rotated = codebook.is_rotated();
+        report.pq_quality = training.candidates.iter().find(|c| c.turn == training.chosen).and_then(|c| c.quality);
 
         let n = codes.n();
         let layout = self.params.layout(plan.element, plan.dim, plan.n)?;
         let records_are_codes = self.params.records_are_codes(&codec);
         watch.phase("order and codes", 2 * n as u64, "rows");
-        let identity: Vec<NodeId> = (0..n as u32).map(NodeId).collect();
-        let (order, trained) = rayon::join(
+        let (order, pq) = rayon::join(
             || shuffle::page_order(&graph, layout.per_page, watch),
-            || -> Result<_, BuildError> {
-                let begun = Instant::now();
-                let (codebook, training) = codebook::train(&codes, &codec, self.metric, plan.code_bytes, self.params.seed)?;
-                let train_seconds = begun.elapsed().as_secs_f64();
-                let mut pq = Vec::with_capacity(n * plan.code_bytes);
+            || -> Result<Vec<u8>, BuildError> {
+                let mut pq = huge::zeroed(n * plan.code_bytes);
                 let rows = backend.load(&codes)?;
-                for first in (0..n).step_by(ENCODE_AT_ONCE) {
+                for (first, codes) in (0..n).step_by(ENCODE_AT_ONCE).zip(pq.chunks_mut(ENCODE_AT_ONCE * plan.code_bytes)) {
                     let range = first..n.min(first + ENCODE_AT_ONCE);
                     watch.advance(range.len() as u64)?;
-                    pq.extend(backend.encode(&rows, &codec, &codebook, range)?);
+                    codes.copy_from_slice(&backend.encode(&rows, &codec, &codebook, range)?);
                 }
-                Ok((codebook, training, pq, train_seconds))
+                Ok(pq)
             },
         );
-        let (order, (codebook, training, pq, train_seconds)) = (order?, trained?);
-        report.work.train_seconds = train_seconds;
-        report.rotated = codebook.is_rotated();
-        report.pq_quality = training.candidates.iter().find(|c| c.turn == training.chosen).and_then(|c| c.quality);
-        let mut new_of = identity;
-        order.iter().enumerate().for_each(|(new, node)| new_of[node.index()] = NodeId(new as u32));
-        let mut new_of_row = vec![NodeId(0); n];
-        row_of.iter().zip(&new_of).for_each(|(row, &new)| new_of_row[row.index()] = new);
+        let (order, pq) = (order?, pq?);
+        let new_of = scattered(&order, |new| NodeId(new as u32));
+        let new_of_row = scattered(&row_of, |node| new_of[node]);
 
         let nav_rows = CounterRng::new(graph_params.seed).part(0x7A51).sample(n as u64, nav_params(n as u64).0);
         let bytes = nav_rows.iter().flat_map(|&node| codes.row(node as u32)).copied().collect();
@@ -455,6 +466,15 @@ impl Builder {
         watch.advance(0)?;
         Ok(Some(Manifest { generation, n: plan.n, dim: plan.dim, element: plan.element, metric: plan.metric, params, files }))
     }
+}
+
+/// `value(i)` at the place `places[i]`; `places` is a permutation.
+fn scattered(places: &[NodeId], value: impl Fn(usize) -> NodeId + Sync) -> Vec<NodeId> {
+    let values: Vec<AtomicU32> = huge::zeroed(places.len());
+    places.par_iter().enumerate().for_each(|(i, place)| values[place.index()].store(value(i).0, Relaxed));
+    let mut scattered: Vec<NodeId> = huge::zeroed(places.len());
+    scattered.par_iter_mut().zip(values).for_each(|(place, value)| *place = NodeId(value.into_inner()));
+    scattered
 }
 
 /// Rows that are encoded between two looks at the progress.

@@ -7,7 +7,7 @@
 use crate::{
     BuildError, BuildParams, Builder, Device,
     backend::{Backend, BuildCodes, Groups},
-    codebook,
+    codebook::{self, Sample},
     graph_build::build_graph,
     input,
     partition::{self, TopLevel},
@@ -158,7 +158,7 @@ pub fn stages<B: Backend>(backend: &B, roofs: &Roofs, plan: &Plan, each: &mut dy
         each(Row { name: "prune".into(), dim, k: params.max_degree, value, unit: "rows/s", floor });
 
         let bytes = codebook::auto_pq_bytes(Metric::L2, dim);
-        let (codebook, _) = codebook::train(&codes, &codec, Metric::L2, bytes, params.seed)?;
+        let (codebook, _) = Sample::of(&codes, &codec, params.seed).train(Metric::L2, bytes, params.seed)?;
         let seconds = best(backend, || backend.encode(&rows, &codec, &codebook, 0..codes.n()))?;
         // Every coordinate against 256 centroids, at the rate of int8, which 16-bit products do not reach.
         let floor = roofs.multiply_adds.map(|roof| roof / (256 * dim) as f64);
@@ -204,7 +204,8 @@ pub fn one_build<B: Backend>(backend: &B, n: u64) -> Result<(), BuildError> {
     let dim = dim_of_build(n);
     let ((codes, codec), params, stop) = (vectors(n, dim)?, BuildParams::default(), AtomicBool::new(false));
     let built = build_graph(codes, &params.graph(dim)?, backend, &Watch::new(&Silent, &stop))?;
-    let (codebook, _) = codebook::train(&built.codes, &codec, Metric::L2, codebook::auto_pq_bytes(Metric::L2, dim), params.seed)?;
+    let code_bytes = codebook::auto_pq_bytes(Metric::L2, dim);
+    let (codebook, _) = Sample::of(&built.codes, &codec, params.seed).train(Metric::L2, code_bytes, params.seed)?;
     let rows = backend.load(&built.codes)?;
     backend.encode(&rows, &codec, &codebook, 0..built.codes.n())?;
     Ok(())

@@ -102,7 +102,7 @@ impl Rates {
             merge: work.merge_seconds / n,
             prune: work.prune_seconds / n,
             train: work.train_seconds,
-            order: (phase("order and codes") - work.train_seconds).max(0.0) / n,
+            order: phase("order and codes") / n,
             write: (phase("reach") + phase("navigation") + phase("pages") + phase("codes and keys")) / n,
             byte_written: 1.0 / written,
             byte_read: 1.0 / read,

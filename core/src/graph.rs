@@ -16,7 +16,7 @@ impl Graph {
     /// `n` nodes without neighbors; a row will hold up to `max_degree` (R), at most 65,535.
     pub fn new(n: usize, max_degree: usize) -> Graph {
         assert!((1..=usize::from(u16::MAX)).contains(&max_degree), "max_degree {max_degree}");
-        Graph { max_degree, degrees: vec![0; n], neighbors: huge::zeroed(n * max_degree) }
+        Graph { max_degree, degrees: huge::zeroed(n), neighbors: huge::zeroed(n * max_degree) }
     }
 
     /// Number of nodes.

@@ -207,6 +207,10 @@ impl Backend for Cuda {
         format!("cuda ({}, driver {})", facts.name, facts.driver)
     }
 
+    fn leaves_the_host_free(&self) -> bool {
+        true
+    }
+
     fn batch_members(&self, leaf_k: usize) -> u64 {
         // A third is left for pieces that lie between parts in use.
         self.batch.unwrap_or((self.arena.free_bytes() / 3 * 2 / device_member_bytes(leaf_k)).clamp(1, DEVICE_BATCH))

@@ -7,7 +7,13 @@ use super::{
     route::{self, Router},
     segments::{Identity, SegmentReader, SegmentWriter},
 };
-use crate::{BuildError, Builder, Report, backend::BuildCodes, codebook, input, steps::Job};
+use crate::{
+    BuildError, Builder, Report,
+    backend::BuildCodes,
+    codebook::{self, Sample},
+    input,
+    steps::Job,
+};
 use roxanne_core::{
     build_codes::{BuildCodec, CODEC_BYTES},
     format::FormatError,
@@ -42,7 +48,8 @@ impl Model {
     pub(super) fn learn(builder: &Builder, job: &Job<'_>, directory: &Path, fingerprint: u64, disk: &Disk) -> Result<Model, BuildError> {
         let codec = input::learn_codec(job.dataset, builder.metric, builder.params.seed)?;
         let sample = sample(builder, job, &codec)?;
-        let (codebook, training) = codebook::train(&sample, &codec, builder.metric, job.plan.code_bytes, builder.params.seed)?;
+        let (codebook, training) =
+            Sample::of(&sample, &codec, builder.params.seed).train(builder.metric, job.plan.code_bytes, builder.params.seed)?;
         let quality = training.candidates.iter().find(|c| c.turn == training.chosen).and_then(|c| c.quality);
         let (path, temporary) = (directory.join(MODEL), directory.join(format!("{MODEL}{UNFINISHED}")));
         let mut writer = SegmentWriter::new(disk, &Target::open(&temporary)?, Identity::of(fingerprint, MODEL, 0), 1, 0);

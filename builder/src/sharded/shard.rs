@@ -11,7 +11,7 @@ use super::{
 use crate::{
     BuildError, Report,
     backend::{Backend, BuildCodes},
-    fixup,
+    fixup::{self, Fixed},
     graph_build::{BuiltGraph, build_graph},
     shuffle,
 };
@@ -168,8 +168,8 @@ impl ShardWork<'_> {
         };
         let entry = fixup::entry_point(&codes, params.seed);
         let no_candidates = |nodes: &[u32]| Ok(vec![Vec::new(); nodes.len()]);
-        let fixed = work.fixed_edges + fixup::link_unreachable(&codes, no_candidates, entry, &mut inside, room)?;
-        let (reached, n) = (inside.reached_from(entry), nodes.len() as u64);
+        let Fixed { edges, reached } = fixup::link_unreachable(&codes, no_candidates, entry, &mut inside, room)?;
+        let (fixed, n) = (work.fixed_edges + edges, nodes.len() as u64);
         if reached != n {
             return Err(BuildError::Unreachable { reached, n, max_degree });
         }
