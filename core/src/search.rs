@@ -340,6 +340,17 @@ impl<T: Ord> TopK<T> {
         }
     }
 
+    /// Whether `item` would be kept.
+    #[inline]
+    pub fn admits(&self, item: &T) -> bool {
+        self.heap.len() < self.k || self.heap.peek().is_some_and(|worst| item < worst)
+    }
+
+    /// What is kept, in no order.
+    pub fn kept(&self) -> impl Iterator<Item = &T> {
+        self.heap.iter()
+    }
+
     /// What was kept, best first; leaves it empty.
     pub fn drain_sorted(&mut self) -> Vec<T> {
         std::mem::take(&mut self.heap).into_sorted_vec()

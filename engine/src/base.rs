@@ -4,7 +4,7 @@ use crate::{
     OpenError, SearchError,
     io::{AlignedBuf, PageFile, ReaderKind, cache::PageCache, probe_io_uring},
     kept::{Adjacency, Allowance, Kept},
-    key_set::KeySet,
+    key_set::Filter,
     live::{Codes, Live},
     params::Way,
     searcher::{MERGE_IN_FLIGHT, searcher_bytes},
@@ -251,9 +251,9 @@ impl Base {
     }
 
     /// Which way a search goes that keeps `list_size` candidates.
-    pub(crate) fn way(&self, filter: Option<&KeySet>, list_size: usize) -> Way {
+    pub(crate) fn way(&self, filter: Option<&Filter>, list_size: usize) -> Way {
         match filter {
-            Some(keys) if keys.scan_is_cheaper(list_size, self.n()) => Way::Scan,
+            Some(filter) if filter.scan_is_cheaper(list_size, self.n()) => Way::Scan,
             _ if self.info.all_resident => Way::Resident,
             None if self.adjacency.is_some() => Way::Adjacency,
             _ => Way::Flash,

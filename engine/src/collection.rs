@@ -21,6 +21,8 @@ mod choose;
 mod commit;
 mod delta;
 mod error;
+mod filter;
+mod filtered;
 mod keeper;
 mod keys;
 mod merge;
@@ -35,6 +37,7 @@ mod verify;
 
 pub use commit::Written;
 pub use error::CollectionError;
+pub use filter::{Condition, Filter, Range};
 pub use point::{CollectionConfig, KeyKind, MAX_PAYLOAD_BYTES, Point, PointKey, VectorError};
 
 use crate::{
@@ -170,6 +173,8 @@ pub struct CollectionStats {
 pub(crate) struct Snapshot {
     sequence: u64,
     base: Option<Index>,
+    /// The last merge into it.
+    merged: u64,
     hidden: Hidden,
     /// Dead nodes that a merge can take out.
     gone: u64,
@@ -256,23 +261,24 @@ impl Collection {
         }
         let (store, config, State { sequence, base, replaced, merged }) = Store::open(path, options)?;
         let distance = DistanceFn::new(config.metric, config.element, config.dim)?;
-        let (base, base_sequence) = match base {
-            None => (None, 0),
+        let (base, base_sequence, merged) = match base {
+            None => (None, 0, 0),
             Some((name, sequence)) => {
-                merge::recover(&path.join(&name), &store, merged, &*options.disk, options.read_only)?;
+                let merged = merge::recover(&path.join(&name), &store, merged, &*options.disk, options.read_only)?;
                 let base = Index::open_with(path.join(&name), &options.base)?;
                 publish::check_base(&base, &config, &name).map_err(|detail| store.damaged(detail))?;
                 if !options.read_only {
                     store.forget_other_names(base.info().generation)?;
                     publish::remove_replaced(path, &name, replaced.as_deref());
                 }
-                (Some(base), sequence)
+                (Some(base), sequence, merged)
             }
         };
         let nodes = base.as_ref().map_or(0, Index::nodes);
         let is_node = |node: u32| node == NO_NODE || u64::from(node) < nodes;
         let delta = Arc::new(Delta::new(distance, config.metric));
         let mut writer = Writer::new(sequence, base, base_sequence, delta);
+        writer.merged = merged;
         writer.take_slots(&store)?;
         store.each_deleted(|_, _, node| {
             if !is_node(node) {
@@ -385,7 +391,7 @@ impl Collection {
         let row = inner.config.row(query).map_err(CollectionError::Query)?;
         SearchParams { k, ..SearchParams::default() }.check()?;
         let snapshot = inner.snapshot.load_full();
-        let answer = snapshot.base.as_ref().map(|base| base.exact_beside(query, k, &snapshot.hidden)).transpose()?;
+        let answer = snapshot.base.as_ref().map(|base| base.exact_beside(query, k, &snapshot.hidden, None)).transpose()?;
         let mut top = TopK::new(k);
         for slot in (0..snapshot.len).filter(|&slot| !snapshot.delta_dead.contains(slot)) {
             top.offer((snapshot.delta.distance(&row, slot), &snapshot.delta.slot(slot).key));

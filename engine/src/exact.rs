@@ -1,11 +1,12 @@
 //! The exact nearest vectors, by reading every one: what all else is measured against.
 
 use crate::{
-    Answer, KeySet, SearchError, SearchStats, Way,
+    Answer, SearchError, SearchStats, Way,
     base::Base,
     bits::Hidden,
     io::AlignedBuf,
     kept::Kept,
+    key_set::Filter,
     params::{Hit, MAX_LIST_SIZE},
     ranker::Ranker,
 };
@@ -24,7 +25,7 @@ pub(crate) fn exact(
     base: &Base,
     queries: &[&[f32]],
     k: usize,
-    filter: Option<&KeySet>,
+    filter: Option<&Filter>,
     hidden: Option<&Hidden>,
 ) -> Result<Vec<Answer>, SearchError> {
     let start = Instant::now();
@@ -42,13 +43,16 @@ pub(crate) fn exact(
         for slot in 0..live {
             let record = base.layout.record(page, slot);
             let is_hidden = hidden.is_some_and(|hidden| hidden.contains((first + slot as u64) as u32));
-            if is_hidden || !base.is_used(record) || filter.is_some_and(|keys| !keys.contains(record.key())) {
+            if is_hidden || !base.is_used(record) {
                 continue;
             }
             met += 1;
+            let (node, key) = (NodeId((first + slot as u64) as u32), record.key());
             for (ranker, top) in rankers.iter().zip(&mut tops) {
-                let distance = Distance(ranker.distance(base, record.vector()));
-                top.offer((distance, NodeId((first + slot as u64) as u32), record.key()));
+                let item = (Distance(ranker.distance(base, record.vector())), node, key);
+                if top.admits(&item) && filter.is_none_or(|filter| filter.admits(key, node)) {
+                    top.offer(item);
+                }
             }
         }
         Ok(())

@@ -7,7 +7,7 @@
 use crate::{SearchError, base::Base, params::MAX_LIST_SIZE};
 use roaring::RoaringTreemap;
 use roxanne_core::id::{Key, NodeId};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// Keys whose nodes are looked up when the set is made. Of larger sets they are only when a walk leaves no other way.
 const LOOKED_UP: u64 = 1 << 17;
@@ -15,6 +15,52 @@ const LOOKED_UP: u64 = 1 << 17;
 /// filter, not measured under one.
 const CODE_NANOS: f64 = 20.0;
 const CANDIDATE_NANOS: f64 = 9_000.0;
+
+/// Says of nodes whether they may be returned: what is asked only of those that are near enough to be.
+pub(crate) trait Judge: Send + Sync {
+    /// Whether this node, which holds this key, may be.
+    fn admits(&self, key: Key, node: NodeId) -> bool;
+
+    /// All that may be, in their order on disk, where that is known.
+    fn nodes(&self) -> Option<&[NodeId]>;
+
+    /// The share that may be of those that were asked about; 1 before anything was.
+    fn share(&self) -> f64;
+}
+
+/// What may be returned.
+#[derive(Clone)]
+pub(crate) enum Filter {
+    /// The keys of a set.
+    Keys(Arc<KeySet>),
+    /// What is judged one by one.
+    Judged(Arc<dyn Judge>),
+}
+
+impl Filter {
+    pub(crate) fn admits(&self, key: Key, node: NodeId) -> bool {
+        match self {
+            Filter::Keys(keys) => keys.contains(key),
+            Filter::Judged(judge) => judge.admits(key, node),
+        }
+    }
+
+    /// What a scan looks at.
+    pub(crate) fn nodes(&self) -> &[NodeId] {
+        match self {
+            Filter::Keys(keys) => keys.nodes(),
+            Filter::Judged(judge) => judge.nodes().unwrap_or_default(),
+        }
+    }
+
+    /// Whether ranking all that match is cheaper than a walk.
+    pub(crate) fn scan_is_cheaper(&self, list_size: usize, n: u64) -> bool {
+        match self {
+            Filter::Keys(keys) => keys.scan_is_cheaper(list_size, n),
+            Filter::Judged(judge) => judge.nodes().is_some(),
+        }
+    }
+}
 
 /// A set of keys, for any number of searches of the index that made it (see `Index::key_set`).
 #[derive(Debug)]

@@ -44,6 +44,7 @@ pub use tuned::{CALIBRATION_FILE, Calibration, WARM_FILE};
 
 use base::Base;
 use bits::Hidden;
+use key_set::{Filter, Judge};
 use roxanne_core::{
     id::{Key, NodeId},
     random::CounterRng,
@@ -172,9 +173,27 @@ impl Index {
         self.with_searcher(|searcher| searcher.search_beside(query, params, hidden))
     }
 
+    /// The nearest of what `judge` admits and is not out of sight; fewer than `k` where they are far between.
+    pub(crate) fn search_judged(
+        &self,
+        query: &[f32],
+        params: &SearchParams,
+        hidden: &Hidden,
+        judge: &Arc<dyn Judge>,
+    ) -> Result<Answer, SearchError> {
+        self.with_searcher(|searcher| searcher.search_judged(query, params, Some(hidden), judge))
+    }
+
     /// The exact `k` nearest of all nodes but those that are out of sight.
-    pub(crate) fn exact_beside(&self, query: &[f32], k: usize, hidden: &Hidden) -> Result<Answer, SearchError> {
-        let answers = exact::exact(&self.base, &[query], k, None, Some(hidden))?;
+    pub(crate) fn exact_beside(
+        &self,
+        query: &[f32],
+        k: usize,
+        hidden: &Hidden,
+        judge: Option<&Arc<dyn Judge>>,
+    ) -> Result<Answer, SearchError> {
+        let filter = judge.map(|judge| Filter::Judged(Arc::clone(judge)));
+        let answers = exact::exact(&self.base, &[query], k, filter.as_ref(), Some(hidden))?;
         Ok(answers.into_iter().next().unwrap_or_default())
     }
 
@@ -256,8 +275,8 @@ impl Index {
     ///
     /// # Errors
     /// See [`Searcher::search`].
-    pub fn exact(&self, queries: &[&[f32]], k: usize, filter: Option<&KeySet>) -> Result<Vec<Answer>, SearchError> {
-        exact::exact(&self.base, queries, k, filter, None)
+    pub fn exact(&self, queries: &[&[f32]], k: usize, filter: Option<&Arc<KeySet>>) -> Result<Vec<Answer>, SearchError> {
+        exact::exact(&self.base, queries, k, filter.cloned().map(Filter::Keys).as_ref(), None)
     }
 
     /// Works with an idle searcher, or a new one, or waits for one where the budget allows no more.

@@ -11,7 +11,7 @@ use crate::{
     bits::Hidden,
     io::cache::{PageCache, Pinned},
     kept::Kept,
-    key_set::KeySet,
+    key_set::Filter,
     params::{Answer, Hit, SearchParams, SearchStats, Way},
     ranker::Ranker,
     spaces::{CodeSpace, NavSpace, ResidentSpace, resident_record},
@@ -27,7 +27,6 @@ use roxanne_core::{
 use std::{
     collections::VecDeque,
     mem,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -51,7 +50,7 @@ pub(crate) struct Query {
     pub(crate) stats: SearchStats,
     /// Pages asked for and not yet looked at.
     pub(crate) waiting: usize,
-    filter: Option<Arc<KeySet>>,
+    filter: Option<Filter>,
     /// Nodes that are passed through and never returned.
     hidden: Option<Hidden>,
     /// Only hits as near as this; `f32::INFINITY` without a limit.
@@ -137,7 +136,7 @@ impl Query {
         base: &Base,
         vector: &[f32],
         params: &SearchParams,
-        filter: Option<Arc<KeySet>>,
+        filter: Option<Filter>,
         hidden: Option<Hidden>,
     ) -> Result<(), SearchError> {
         self.ranker.take(base, vector)?;
@@ -157,15 +156,18 @@ impl Query {
         let most = usize::try_from(n).unwrap_or(usize::MAX);
         self.top.reset(params.k.min(most));
         let list_size = params.list_size.max(params.k);
-        self.way = base.way(filter.as_deref(), list_size);
+        self.way = base.way(filter.as_ref(), list_size);
         // As many of those that match as an unfiltered list would hold.
-        let list_size = match filter.as_deref().filter(|_| self.way != Way::Scan) {
-            Some(keys) => keys.list_size(list_size, n),
-            None => list_size,
+        let list_size = match &filter {
+            Some(Filter::Keys(keys)) if self.way != Way::Scan => keys.list_size(list_size, n),
+            _ => list_size,
         };
         // And as many of those that live.
         let list_size = hidden.as_ref().map_or(list_size, |hidden| list_of_the_living(list_size, hidden.linked, n));
         self.search.reset(list_size.min(most));
+        if matches!(filter, Some(Filter::Judged(_))) {
+            self.search.keep_spilled();
+        }
         (self.filter, self.hidden, self.trace) = (filter, hidden, None);
         if !matches!(base.kept, Kept::All(_)) {
             base.codec.pq_query(vector, &mut self.pq_query);
@@ -236,15 +238,20 @@ impl Query {
         (self.search.list_size(), self.all.len())
     }
 
+    /// Candidates that it keeps.
+    pub(crate) fn list_size(&self) -> usize {
+        self.search.list_size()
+    }
+
     /// Whether a filter's walk came home with fewer than there may be.
     pub(crate) fn is_short(&self) -> bool {
-        let wanted = |keys: &Arc<KeySet>| keys.len().min(self.params.k as u64);
-        self.way != Way::Scan && !self.keeps_all && self.filter.as_ref().is_some_and(|keys| (self.top.len() as u64) < wanted(keys))
+        let Some(Filter::Keys(keys)) = &self.filter else { return false };
+        self.way != Way::Scan && !self.keeps_all && (self.top.len() as u64) < keys.len().min(self.params.k as u64)
     }
 
     /// Starts over as a scan of the filter's nodes, which are looked up if they were not yet.
     pub(crate) fn scan_instead(&mut self, base: &Base) -> Result<(), SearchError> {
-        if let Some(keys) = &self.filter {
+        if let Some(Filter::Keys(keys)) = &self.filter {
             keys.resolve(base)?;
         }
         self.way = Way::Scan;
@@ -288,8 +295,8 @@ impl Query {
 
     /// Ranks a filter's nodes: all of them where pages are in RAM, else the best `list_size` by compressed distance, which are to be read.
     fn scan(&mut self, base: &Base) {
-        let Some(keys) = self.filter.clone() else { return };
-        let nodes = keys.nodes();
+        let Some(filter) = self.filter.clone() else { return };
+        let nodes = filter.nodes();
         self.stats.distances += nodes.len() as u64;
         if let Kept::All(pages) = &base.kept {
             for &id in nodes {
@@ -433,8 +440,13 @@ impl Query {
             return;
         }
         let ranked = Ranked { distance, id, key: key() };
-        if self.filter.as_ref().is_some_and(|keys| !keys.contains(ranked.key)) {
-            return;
+        match &self.filter {
+            // Judging costs more than looking whether it matters; a list that grew meets some again.
+            Some(Filter::Judged(_)) if !self.keeps_all && (!self.top.admits(&ranked) || self.top.kept().any(|kept| *kept == ranked)) => {
+                return;
+            }
+            Some(filter) if !filter.admits(ranked.key, id) => return,
+            _ => {}
         }
         if self.keeps_all {
             self.all.push(ranked);
@@ -490,6 +502,11 @@ impl Query {
             self.all.sort_unstable();
             self.all.dedup();
             self.all.clone()
+        } else if matches!(self.filter, Some(Filter::Judged(_))) {
+            // Its list may grow.
+            let mut kept: Vec<Ranked> = self.top.kept().copied().collect();
+            kept.sort_unstable();
+            kept
         } else {
             self.top.drain_sorted()
         };

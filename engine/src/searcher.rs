@@ -12,7 +12,7 @@ use crate::{
     bits::Hidden,
     io::{NodeReader, PageFile, open_reader},
     kept::Kept,
-    key_set::KeySet,
+    key_set::{Filter, Judge, KeySet},
     params::{self, Answer, MAX_BEAM_WIDTH, MAX_LIST_SIZE, SearchParams, Way},
     query::{Query, Scratch},
     trace::Trace,
@@ -30,6 +30,11 @@ const RUNNING: usize = 32;
 pub(crate) const MERGE_IN_FLIGHT: usize = 16;
 /// No page.
 const NONE: u64 = u64::MAX;
+
+/// A list under a filter that is judged grows by so much at a time, ...
+const MOST_GROWTH: usize = 8;
+/// ... and to so much; what matches less often is found by reading all.
+const MAX_JUDGED_LIST: usize = 1 << 14;
 
 /// Reads that a searcher of `in_flight` queries has room for.
 fn capacity(in_flight: usize) -> usize {
@@ -161,8 +166,31 @@ impl Searcher {
     /// As [`Searcher::search`].
     pub fn search_in(&mut self, query: &[f32], params: &SearchParams, filter: Option<&Arc<KeySet>>) -> Result<Answer, SearchError> {
         self.alone()?;
-        let slot = self.begin(0, query, params, filter, None)?;
+        let slot = self.begin(0, query, params, filter.cloned().map(Filter::Keys), None)?;
         self.finish(slot)
+    }
+
+    /// The same among what `judge` admits and is not out of sight; fewer than `k` where the list may not grow any more.
+    pub(crate) fn search_judged(
+        &mut self,
+        query: &[f32],
+        params: &SearchParams,
+        hidden: Option<&Hidden>,
+        judge: &Arc<dyn Judge>,
+    ) -> Result<Answer, SearchError> {
+        self.alone()?;
+        let slot = self.begin(0, query, params, Some(Filter::Judged(Arc::clone(judge))), hidden)?;
+        loop {
+            let answer = self.finish(slot)?;
+            let list_size = self.slots[slot].query.list_size();
+            // As many that match as a list holds without a filter; a share of few says little, so the list grows by steps.
+            let wanted = (params.list_size.max(params.k) as f64 / judge.share().max(1e-9)) as usize;
+            let next = wanted.min(list_size * MOST_GROWTH).min(MAX_JUDGED_LIST).min(self.vectors());
+            if !answer.complete || answer.stats.way == Way::Scan || next * 4 <= list_size * 5 {
+                return Ok(answer);
+            }
+            self.resume(slot, next);
+        }
     }
 
     /// The same over all nodes but those that are out of sight.
@@ -207,7 +235,7 @@ impl Searcher {
         }
         self.alone()?;
         let params = SearchParams { k: 1, ..*params };
-        let slot = self.begin(0, query, &params, filter, None)?;
+        let slot = self.begin(0, query, &params, filter.cloned().map(Filter::Keys), None)?;
         self.slots[slot].query.keep_all(radius);
         loop {
             let answer = self.finish(slot)?;
@@ -230,7 +258,7 @@ impl Searcher {
         filter: Option<&Arc<KeySet>>,
     ) -> Result<usize, SearchError> {
         self.alone()?;
-        let slot = self.begin(0, query, params, filter, None)?;
+        let slot = self.begin(0, query, params, filter.cloned().map(Filter::Keys), None)?;
         self.slots[slot].query.keep_all(f32::INFINITY);
         Ok(slot)
     }
@@ -269,7 +297,7 @@ impl Searcher {
     /// # Errors
     /// A query or parameter that makes no sense; `Busy` where [`Searcher::has_room`] is false. Nothing is submitted then.
     pub fn submit(&mut self, tag: u64, query: &[f32], params: &SearchParams, filter: Option<&Arc<KeySet>>) -> Result<(), SearchError> {
-        self.begin(tag, query, params, filter, None).map(|_| ())
+        self.begin(tag, query, params, filter.cloned().map(Filter::Keys), None).map(|_| ())
     }
 
     /// Works until at least one query has ended, and hands every ended one to `done`, by its tag. Returns how many; 0 only when none is in flight.
@@ -319,13 +347,13 @@ impl Searcher {
         tag: u64,
         query: &[f32],
         params: &SearchParams,
-        filter: Option<&Arc<KeySet>>,
+        filter: Option<Filter>,
         hidden: Option<&Hidden>,
     ) -> Result<usize, SearchError> {
         params.check()?;
         let Some(&slot) = self.free.last() else { return Err(SearchError::Busy { in_flight: self.in_flight() }) };
         let place = &mut self.slots[slot];
-        place.query.begin(&self.base, query, params, filter.cloned(), hidden.cloned())?;
+        place.query.begin(&self.base, query, params, filter, hidden.cloned())?;
         place.query.tag = tag;
         self.free.pop();
         (place.active, place.started, place.failed) = (true, false, None);

@@ -16,7 +16,7 @@ use roxanne_core::{
 };
 use roxanne_engine::{
     SearchParams,
-    collection::{Change, Collection, CollectionConfig, CollectionOptions, Durability, Found, KeyKind, Point, PointKey},
+    collection::{Change, Collection, CollectionConfig, CollectionOptions, Durability, Filter, Found, KeyKind, Point, PointKey},
 };
 use serde_json::{Value, json};
 use std::{
@@ -312,6 +312,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) queries: Option<&'a QuerySource>,
     pub(crate) key: Option<&'a str>,
     pub(crate) exact: bool,
+    pub(crate) filter: Option<&'a str>,
     pub(crate) memory: &'a Memory,
     pub(crate) limit: Option<u64>,
     pub(crate) json: bool,
@@ -322,8 +323,14 @@ pub(crate) fn search(asked: &Asked<'_>, params: &SearchParams, out: &mut dyn Wri
     let base = roxanne_engine::OpenOptions { searchers: 1, ..asked.memory.options() };
     let collection = look(asked.directory, CollectionOptions { base, delta_bytes: u64::MAX, ..CollectionOptions::default() })?;
     let config = *collection.config();
+    let filter = asked.filter.map(|text| read_filter(text, config.keys)).transpose()?;
     let mut one = |number: u64, query: &[f32]| -> Result<(), Failure> {
-        let found = if asked.exact { collection.exact(query, params.k) } else { collection.search(query, params) };
+        let found = match (&filter, asked.exact) {
+            (None, false) => collection.search(query, params),
+            (None, true) => collection.exact(query, params.k),
+            (Some(filter), false) => collection.search_filtered(query, params, filter),
+            (Some(filter), true) => collection.exact_filtered(query, params.k, filter),
+        };
         let found = found.map_err(|error| Failure::from(error).at(format_args!("query {number}")))?;
         if !found.complete {
             say(format_args!("query {number}: its time was over; these are the hits found by then"));
@@ -349,6 +356,14 @@ pub(crate) fn search(asked: &Asked<'_>, params: &SearchParams, out: &mut dyn Wri
             one(0, &point.vector)
         }
     }
+}
+
+/// The filter that `text` is, or that lies in the file it names behind an @.
+fn read_filter(text: &str, keys: KeyKind) -> Result<Filter, Failure> {
+    let read = |path: &str| std::fs::read_to_string(path).map_err(|error| Failure::input(format!("{path}: {error}")));
+    let text = text.strip_prefix('@').map_or_else(|| Ok(text.to_string()), read)?;
+    let json: Value = serde_json::from_str(&text).map_err(|error| Failure::input(format!("--filter: no JSON: {error}")))?;
+    Ok(Filter::from_json(&json, keys)?)
 }
 
 fn print_found(number: u64, found: &Found, as_json: bool, out: &mut dyn Write) -> Result<(), Failure> {

@@ -24,6 +24,7 @@ const CHUNK: usize = 256;
   roxanne search my.rx -q query.npy --limit 100 --json
   roxanne search my.rx --key 'doc 7' -k 10                    near a vector of the index
   roxanne search my.rx -q query.npy --among keys.txt          among these keys only
+  roxanne search docs -q query.npy --filter '{"must": [{"key": "lang", "match": {"value": "en"}}]}'
   roxanne search my.rx -q query.npy --radius 0.3              all that are as near as this
   roxanne search my.rx -q query.npy --recall 0.98             the effort that tune found to give it
 
@@ -60,6 +61,9 @@ pub(crate) struct Args {
     /// Among the keys of this file alone: .npy of integers, or text with one key a line
     #[arg(long, value_name = "FILE")]
     among: Option<PathBuf>,
+    /// Of a collection: among points whose payload passes alone; JSON as Qdrant has it, or @FILE
+    #[arg(long, value_name = "JSON|@FILE")]
+    filter: Option<String>,
     /// End each search after so many milliseconds, with what it has found
     #[arg(long, value_name = "MS")]
     deadline: Option<u64>,
@@ -84,6 +88,9 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     check_index(&args.index)?;
     if is_collection(&args.index) {
         return search_collection(args, out);
+    }
+    if args.filter.is_some() {
+        return Err(Failure::usage("--filter is for a collection: an index has no payloads; --among takes keys"));
     }
     let options = OpenOptions { searchers: 1, ..args.memory.options() };
     let index = Index::open_with(&args.index, &options)?;
@@ -130,6 +137,7 @@ fn search_collection(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         queries: args.queries.as_ref(),
         key: args.key.as_deref(),
         exact: args.exact,
+        filter: args.filter.as_deref(),
         memory: &args.memory,
         limit: args.limit,
         json: args.json,
@@ -220,7 +228,7 @@ impl Ask<'_> {
         match self.args.radius {
             Some(radius) => self.searcher.range(query, radius, &self.params, filter),
             None if self.args.exact => {
-                let answers = self.index.exact(&[query], self.params.k, filter.map(|keys| &**keys))?;
+                let answers = self.index.exact(&[query], self.params.k, filter)?;
                 Ok(answers.into_iter().next().unwrap_or_default())
             }
             None => self.searcher.search_in(query, &self.params, filter),

@@ -66,6 +66,8 @@ pub(super) struct Writer {
     pub(super) base: Option<Index>,
     /// The last batch that the base holds.
     pub(super) base_sequence: u64,
+    /// The last merge into the base.
+    pub(super) merged: u64,
     /// Nodes of the base.
     pub(super) base_n: u64,
     pub(super) base_dead: Bits,
@@ -93,6 +95,7 @@ impl Writer {
             sequence,
             base,
             base_sequence,
+            merged: 0,
             base_n,
             base_dead: Bits::default(),
             gone: BTreeSet::new(),
@@ -124,6 +127,7 @@ impl Writer {
         Snapshot {
             sequence: self.sequence,
             base: self.base.clone(),
+            merged: self.merged,
             hidden: Hidden {
                 dead: Arc::new(self.base_dead.clone()),
                 linked: self.base_dead.len() - self.free.len() as u64,
@@ -313,7 +317,7 @@ impl Inner {
         if changes.is_empty() {
             return Ok(Written { sequence: writer.sequence, ..Written::default() });
         }
-        let mut nodes = Vec::with_capacity(changes.len());
+        let mut before = Vec::with_capacity(changes.len());
         let mut bytes = writer.delta_bytes;
         for (at, change) in changes.iter().enumerate() {
             let slot = writer.slots.get(change.key()).copied();
@@ -328,18 +332,18 @@ impl Inner {
                 }
                 bytes += Slot { key: key.clone(), row: row.clone(), node }.bytes();
             }
-            nodes.push(node);
+            before.push((node, self.store.payload_before(batch, &change.key().to_bytes())?));
         }
         let puts = changes.iter().filter(|change| matches!(change, Prepared::Put { .. })).count() as u64;
         if puts > 0 && (bytes > self.options.delta_bytes || u64::from(writer.len) + puts > MAX_SLOTS) {
             return Err(CollectionError::DeltaFull { bytes, allowed: self.options.delta_bytes });
         }
         let mut written = Written { sequence: writer.sequence + 1, ..Written::default() };
-        for (change, node) in changes.into_iter().zip(nodes) {
+        for (change, (node, old)) in changes.into_iter().zip(before) {
             let key_bytes = change.key().to_bytes();
             match change {
                 Prepared::Put { key, row, payload, .. } => {
-                    self.store.put_point(batch, &key_bytes, written.sequence, &payload, node, &row);
+                    self.store.put_point(batch, &key_bytes, written.sequence, &old, &payload, node, &row);
                     self.store.forget_deleted(batch, &key_bytes);
                     // The same vector again, with another payload, needs no other slot.
                     let same = writer.slots.get(&key).is_some_and(|&slot| writer.delta.slot(slot).row == row);
@@ -350,7 +354,7 @@ impl Inner {
                 }
                 Prepared::Delete(key) => {
                     // Where there was none too: a base that is being built may hold it.
-                    self.store.delete_point(batch, &key_bytes, written.sequence, node);
+                    self.store.delete_point(batch, &key_bytes, written.sequence, &old, node);
                     written.deleted += u64::from(writer.remove(&key, node));
                 }
             }

@@ -90,6 +90,12 @@ pub enum CollectionError {
         /// What is wrong.
         detail: String,
     },
+    /// A filter that makes no sense.
+    #[error("{detail}")]
+    Filter {
+        /// What, and where in it.
+        detail: String,
+    },
     /// One key twice in a batch.
     #[error("points {first} and {second} have one key, {key}; a batch names a key once")]
     DuplicateKey {

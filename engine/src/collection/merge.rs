@@ -200,14 +200,14 @@ impl Writer {
     }
 }
 
-/// Does again what a merge was cut off in, before the base in `directory` is opened.
-pub(super) fn recover(directory: &Path, store: &Store, merged: u64, disk: &dyn Disk, read_only: bool) -> Result<(), CollectionError> {
+/// Does again what a merge was cut off in, before the base in `directory` is opened; gives the last merge into it.
+pub(super) fn recover(directory: &Path, store: &Store, merged: u64, disk: &dyn Disk, read_only: bool) -> Result<u64, CollectionError> {
     let path = redo::path_in(directory);
     if read_only {
         return if path.exists() {
             Err(store.damaged("a merge was cut off in it; open it for writing once, which finishes it".to_string()))
         } else {
-            Ok(())
+            Ok(merged)
         };
     }
     let generation = Manifest::read(directory).map_err(crate::OpenError::from)?.generation;
@@ -215,13 +215,14 @@ pub(super) fn recover(directory: &Path, store: &Store, merged: u64, disk: &dyn D
         let path = path.clone();
         CollectionError::Open(FormatError::Corrupt { path, offset: 0, detail }.into())
     };
-    let Some((plan, images)) = redo::read(disk, directory, generation).map_err(corrupt)? else { return Ok(()) };
+    let Some((plan, images)) = redo::read(disk, directory, generation).map_err(corrupt)? else { return Ok(merged) };
     if plan.epoch > merged {
         redo::apply(disk, directory, &images).map_err(io(directory))?;
         store.merge(&plan, generation)?;
         disk.committed();
     }
-    redo::remove(disk, directory).map_err(io(&path))
+    redo::remove(disk, directory).map_err(io(&path))?;
+    Ok(merged.max(plan.epoch))
 }
 
 impl Inner {
@@ -334,7 +335,7 @@ impl Inner {
         writer.check(&self.path)?;
         let fates = self.store.merge(plan, base.info.generation).inspect_err(|error| writer.poison(error.to_string()))?;
         disk.committed();
-        writer.base_n = round.n;
+        (writer.base_n, writer.merged) = (round.n, plan.epoch);
         for (insert, fate) in round.inserts.iter().zip(fates) {
             writer.settle(insert, fate);
         }

@@ -2,16 +2,18 @@
 //!
 //! | family | key | value |
 //! |---|---|---|
-//! | `meta` | `config`, `sequence`, `base`, `replaced`, `merged` | text; u64; `name sequence`; the name of the base before; u64, the last merge into it |
+//! | `meta` | `config`, `sequence`, `base`, `replaced`, `merged`, `terms` | text; u64; `name sequence`; the name of the base before; u64, the last merge into it; there when `terms` is complete |
 //! | `points` | key of every live point that was written here | sequence u64, payload |
 //! | `vectors` | key of a point that is not in the base, or newer than there | node that it replaces u32, row |
 //! | `deleted` | key of a point that was deleted and not put again, until a base is promoted that was begun later | sequence u64, its node in the base u32 |
 //! | `nodes` | key whose node in the base is not what the base's own keys say | u32, `NO_NODE` for none |
 //! | `names` | generation of a base, and the number that stands in a record of it for a text that was merged, both big-endian | text |
+//! | `terms` | a scalar of a payload (`filter::Term`), then the key of the point | nothing |
 //! | `slots` | number of a run of 4096 slots of the base, big-endian, where any is not as it was built | a byte a slot: `SLOT_*` |
 
 use super::{
-    CollectionConfig, CollectionError, CollectionOptions, Durability,
+    CollectionConfig, CollectionError, CollectionOptions, Durability, PointKey,
+    filter::{self, Place, Term},
     redo::{Freed, Merged, Plan},
 };
 use rocksdb::{
@@ -19,8 +21,9 @@ use rocksdb::{
     checkpoint::Checkpoint,
 };
 use std::{
-    collections::{BTreeMap, HashSet, btree_map::Entry},
+    collections::{BTreeMap, HashMap, HashSet, btree_map::Entry},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -31,7 +34,8 @@ const DELETED: &str = "deleted";
 const NODES: &str = "nodes";
 const NAMES: &str = "names";
 const SLOTS: &str = "slots";
-const FAMILIES: [&str; 7] = [META, POINTS, VECTORS, DELETED, NODES, NAMES, SLOTS];
+const TERMS: &str = "terms";
+const FAMILIES: [&str; 8] = [META, POINTS, VECTORS, DELETED, NODES, NAMES, SLOTS, TERMS];
 /// The directory of the store in that of a collection.
 const STORE: &str = "store";
 /// No node.
@@ -52,6 +56,8 @@ pub(super) fn next_use(generation: u8) -> u8 {
 pub(super) const MERGED_TEXT: u64 = 1 << 63;
 /// Slots of one value of `slots`.
 pub(super) const RUN: u64 = 4096;
+/// Bytes of terms that are made between two commits.
+const TERMS_AT_ONCE: usize = 16 << 20;
 /// Files that the store keeps open.
 const OPEN_FILES: i32 = 128;
 
@@ -59,6 +65,8 @@ pub(super) struct Store {
     path: PathBuf,
     db: DB,
     write: WriteOptions,
+    /// Whether any payload has terms; until then nothing must be looked up to keep them right.
+    has_terms: AtomicBool,
 }
 
 /// Where a collection stands.
@@ -98,9 +106,70 @@ pub(super) enum Fate {
     Deleted,
 }
 
-/// Changes that take effect together.
+/// Changes that take effect together, and the payloads that they leave, where those count.
 #[derive(Default)]
-pub(super) struct Batch(WriteBatch);
+pub(super) struct Batch(WriteBatch, HashMap<Vec<u8>, String>);
+
+/// The store as it was at one moment.
+pub(super) struct Moment<'a> {
+    store: &'a Store,
+    of: rocksdb::Snapshot<'a>,
+}
+
+impl Moment<'_> {
+    fn get(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>, CollectionError> {
+        self.of.get_cf(self.store.family(family), key).map_err(|error| self.store.failed(&error))
+    }
+
+    /// The directory of the base, and the last merge into it.
+    pub(super) fn base(&self) -> Result<(Option<String>, u64), CollectionError> {
+        let name = self.get(META, b"base")?.and_then(parse_base).map(|(name, _)| name);
+        let merged = self.get(META, b"merged")?.and_then(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?)));
+        Ok((name, merged.unwrap_or_default()))
+    }
+
+    /// The payload of a key; empty where it has none.
+    pub(super) fn payload(&self, key: &[u8]) -> Result<String, CollectionError> {
+        Ok(self.get(POINTS, key)?.map(|value| self.store.parse_point(key, &value)).transpose()?.unwrap_or_default().1)
+    }
+
+    /// The node of a key in the base, where that is not what the base's own keys say; `NO_NODE` where there is none.
+    pub(super) fn node_of(&self, key: &[u8]) -> Result<Option<u32>, CollectionError> {
+        self.get(NODES, key)?.map(|value| self.store.parse_node(key, &value)).transpose()
+    }
+
+    /// The keys at all of these places, each once; `None` where they are more than `most`, or not known.
+    pub(super) fn keys_at(&self, places: &[Place], most: usize) -> Result<Option<Vec<Vec<u8>>>, CollectionError> {
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        if self.get(META, TERMS.as_bytes())?.is_none() {
+            return Ok(None);
+        }
+        for place in places {
+            match place {
+                Place::Keys(named) => keys.extend(named.iter().map(PointKey::to_bytes)),
+                Place::Terms(first, last) => {
+                    let from = IteratorMode::From(first.bytes(), rocksdb::Direction::Forward);
+                    for entry in self.of.iterator_cf(self.store.family(TERMS), from) {
+                        let (at, _) = entry.map_err(|error| self.store.failed(&error))?;
+                        let Some((term, key)) = at.split_at_checked(Term::BYTES) else {
+                            return Err(self.store.damaged(format!("a term of {} bytes", at.len())));
+                        };
+                        if term > last.bytes() {
+                            break;
+                        }
+                        keys.push(key.to_vec());
+                        if keys.len() > 4 * most {
+                            return Ok(None);
+                        }
+                    }
+                }
+            }
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        Ok(Some(keys).filter(|keys| keys.len() <= most))
+    }
+}
 
 /// Whether there is a store in `directory`.
 pub(super) fn is_there(directory: &Path) -> bool {
@@ -136,6 +205,7 @@ impl Store {
         let mut batch = Batch::default();
         batch.0.put_cf(store.family(META), "config", config.to_text());
         batch.0.put_cf(store.family(META), "sequence", 0u64.to_le_bytes());
+        batch.0.put_cf(store.family(META), TERMS, "");
         store.commit(batch).map_err(|error| store.failed(&error))
     }
 
@@ -152,6 +222,9 @@ impl Store {
             None => None,
             Some(bytes) => Some(parse_base(bytes).ok_or_else(|| store.damaged("the name of its base is none".to_string()))?),
         };
+        if !how.read_only && store.meta(TERMS)?.is_none() {
+            store.make_terms()?;
+        }
         let replaced = store.meta("replaced")?.and_then(|bytes| String::from_utf8(bytes).ok());
         let merged = store.meta("merged")?.and_then(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?))).unwrap_or_default();
         Ok((store, config, State { sequence, base, replaced, merged }))
@@ -168,7 +241,10 @@ impl Store {
         let db = opened.map_err(|error| failed(directory, &error))?;
         let mut write = WriteOptions::default();
         write.set_sync(how.durability == Durability::Disk);
-        Ok(Store { path: directory.to_path_buf(), db, write })
+        let store = Store { path: directory.to_path_buf(), db, write, has_terms: AtomicBool::new(false) };
+        let any = store.db.iterator_cf(store.family(TERMS), IteratorMode::Start).next().is_some();
+        store.has_terms.store(any, Relaxed);
+        Ok(store)
     }
 
     fn family(&self, name: &str) -> &ColumnFamily {
@@ -206,17 +282,85 @@ impl Store {
         batch.0.put_cf(self.family(META), "replaced", replaced.unwrap_or_default());
     }
 
-    /// A point, new or in the place of an older one; `node` is the one of the base that it replaces.
-    pub(super) fn put_point(&self, batch: &mut Batch, key: &[u8], sequence: u64, payload: &str, node: u32, row: &[u8]) {
+    /// A point, new or in the place of an older one, whose payload was `old`; `node` is the one of the base that it replaces.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn put_point(&self, batch: &mut Batch, key: &[u8], sequence: u64, old: &str, payload: &str, node: u32, row: &[u8]) {
+        self.change_terms(batch, key, old, payload);
         batch.0.put_cf(self.family(POINTS), key, [&sequence.to_le_bytes(), payload.as_bytes()].concat());
         self.put_vector(batch, key, node, row);
     }
 
-    /// A point is no more; `node` is the one of the base that held it, or was replaced by it.
-    pub(super) fn delete_point(&self, batch: &mut Batch, key: &[u8], sequence: u64, node: u32) {
+    /// A point is no more, whose payload was `old`; `node` is the one of the base that held it, or was replaced by it.
+    pub(super) fn delete_point(&self, batch: &mut Batch, key: &[u8], sequence: u64, old: &str, node: u32) {
+        self.change_terms(batch, key, old, "");
         batch.0.delete_cf(self.family(POINTS), key);
         batch.0.delete_cf(self.family(VECTORS), key);
         self.put_deleted(batch, key, sequence, node);
+    }
+
+    /// The payload that a change of `key` in this batch replaces; empty where its terms do not count.
+    pub(super) fn payload_before(&self, batch: &Batch, key: &[u8]) -> Result<String, CollectionError> {
+        if !self.has_terms.load(Relaxed) {
+            return Ok(String::new());
+        }
+        if let Some(payload) = batch.1.get(key) {
+            return Ok(payload.clone());
+        }
+        self.payload(key)
+    }
+
+    fn change_terms(&self, batch: &mut Batch, key: &[u8], old: &str, new: &str) {
+        if old != new {
+            let (before, after) = (filter::terms_of(old), filter::terms_of(new));
+            let place = |term: &Term| [term.bytes(), key].concat();
+            let only_in = |a: &[Term], b: &[Term]| a.iter().filter(|term| b.binary_search(term).is_err()).map(place).collect::<Vec<_>>();
+            only_in(&before, &after).into_iter().for_each(|term| batch.0.delete_cf(self.family(TERMS), term));
+            only_in(&after, &before).into_iter().for_each(|term| batch.0.put_cf(self.family(TERMS), term, b""));
+            self.has_terms.fetch_or(!after.is_empty(), Relaxed);
+        }
+        if self.has_terms.load(Relaxed) {
+            batch.1.insert(key.to_vec(), new.to_string());
+        }
+    }
+
+    /// Makes the terms of all payloads, for a store that was made before there were any.
+    fn make_terms(&self) -> Result<(), CollectionError> {
+        let mut batch = Batch::default();
+        for entry in self.db.iterator_cf(self.family(POINTS), IteratorMode::Start) {
+            let (key, value) = entry.map_err(|error| self.failed(&error))?;
+            self.change_terms(&mut batch, &key, "", &self.parse_point(&key, &value)?.1);
+            if batch.0.size_in_bytes() > TERMS_AT_ONCE {
+                self.commit(std::mem::take(&mut batch)).map_err(|error| self.failed(&error))?;
+            }
+        }
+        batch.0.put_cf(self.family(META), TERMS, "");
+        self.commit(batch).map_err(|error| self.failed(&error))
+    }
+
+    /// Proves that terms are those of the payloads, and no others; gives how many there are.
+    pub(super) fn check_terms(&self) -> Result<u64, CollectionError> {
+        let (mut said, mut kept) = (0, 0);
+        for entry in self.db.iterator_cf(self.family(POINTS), IteratorMode::Start) {
+            let (key, value) = entry.map_err(|error| self.failed(&error))?;
+            for term in filter::terms_of(&self.parse_point(&key, &value)?.1) {
+                let there =
+                    self.db.get_pinned_cf(self.family(TERMS), [term.bytes(), &key].concat()).map_err(|error| self.failed(&error))?;
+                if there.is_none() {
+                    return Err(self.damaged(format!("key {key:?} is not among those of a value in its payload")));
+                }
+                said += 1;
+            }
+        }
+        for entry in self.db.iterator_cf(self.family(TERMS), IteratorMode::Start) {
+            entry.map_err(|error| self.failed(&error))?;
+            kept += 1;
+        }
+        if said == kept { Ok(kept) } else { Err(self.damaged(format!("{kept} values of payloads are listed, payloads have {said}"))) }
+    }
+
+    /// A moment of the store, for those who look at many keys.
+    pub(super) fn moment(&self) -> Moment<'_> {
+        Moment { store: self, of: self.db.snapshot() }
     }
 
     /// A base, this one or one that is being built, may hold a point that is no more.
@@ -243,6 +387,12 @@ impl Store {
     pub(super) fn written_at(&self, key: &[u8]) -> Result<Option<u64>, CollectionError> {
         let value = self.db.get_cf(self.family(POINTS), key).map_err(|error| self.failed(&error))?;
         value.map(|value| Ok(self.parse_point(key, &value)?.0)).transpose()
+    }
+
+    /// The payload of a key; empty where it has none.
+    pub(super) fn payload(&self, key: &[u8]) -> Result<String, CollectionError> {
+        let value = self.db.get_pinned_cf(self.family(POINTS), key).map_err(|error| self.failed(&error))?;
+        Ok(value.map(|value| self.parse_point(key, &value)).transpose()?.unwrap_or_default().1)
     }
 
     fn parse_point(&self, key: &[u8], value: &[u8]) -> Result<(u64, String), CollectionError> {

@@ -8,6 +8,8 @@ use crate::verify::{VerifyReport, verify};
 pub struct CollectionReport {
     /// Live points.
     pub points: u64,
+    /// Scalars of payloads that filters find points by.
+    pub terms: u64,
     /// Of the base, where there is one.
     pub base: Option<VerifyReport>,
 }
@@ -51,6 +53,6 @@ impl Collection {
         if points != snapshot.live() {
             return Err(inner.store.damaged(format!("{} points are live, {points} were found", snapshot.live())));
         }
-        Ok(CollectionReport { points, base })
+        Ok(CollectionReport { points, terms: inner.store.check_terms()?, base })
     }
 }

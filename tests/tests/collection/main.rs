@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
+mod filters;
 mod input;
 mod killed;
 mod merge;

@@ -1,0 +1,264 @@
+//! Searches under a filter by payload.
+//!
+//! The store keeps for every scalar of a payload the keys that have it, in order. So a filter is first asked for the shortest list of all that may
+//! pass. Where it is short, each of its points is judged by its payload, and those that pass are ranked by their codes, the best of them read: one
+//! finds them however far they lie. Else the graph is walked, and what is near enough to be returned is judged by its payload; the list grows
+//! with the share that passes, as it was met, so that as many pass as a list holds without a filter. What comes home with fewer than `k` is
+//! searched for again by reading all, unless a deadline stands against that: nothing is silently missing, and nothing is returned unjudged.
+//!
+//! Lists in the store and not bitmaps in memory: a point costs no memory by its payload, its terms are written with it in one batch, and a list that
+//! is longer than [`FEW`] is not read on.
+//!
+//! Payloads are those of the moment of the search, which may be later than the snapshot by a batch.
+
+use super::{
+    Collection, CollectionError, Filter, Found, Inner, PointKey, Snapshot, keys::node_of, locked, publish::name_of, store::NO_NODE,
+};
+use crate::{Index, SearchParams, exact::each_page, key_set::Judge};
+use roxanne_core::{
+    id::{Key, NodeId},
+    search::TopK,
+};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+/// Points that are judged one by one before a search, at most.
+const FEW: usize = 4096;
+/// Times that a merge may come between two looks.
+const MOST_LOOKS: usize = 100;
+
+/// Which points pass.
+enum Passing {
+    /// These, and where the base holds some.
+    These(HashSet<PointKey>, Arc<Nodes>),
+    /// Who is to be judged when met.
+    Judged(Arc<PayloadJudge>),
+}
+
+/// Nodes of the base, in order.
+struct Nodes(Vec<NodeId>);
+
+impl Judge for Nodes {
+    fn admits(&self, _: Key, node: NodeId) -> bool {
+        self.0.binary_search(&node).is_ok()
+    }
+
+    fn nodes(&self) -> Option<&[NodeId]> {
+        Some(&self.0)
+    }
+
+    fn share(&self) -> f64 {
+        1.0
+    }
+}
+
+/// Looks payloads up.
+struct PayloadJudge {
+    inner: Arc<Inner>,
+    base: Option<Index>,
+    filter: Filter,
+    asked: AtomicU64,
+    passed: AtomicU64,
+    /// What went wrong first: then nothing passes, and the search fails.
+    error: Mutex<Option<CollectionError>>,
+}
+
+impl PayloadJudge {
+    fn passes(&self, key: &PointKey) -> Result<bool, CollectionError> {
+        let payload = self.inner.store.payload(&key.to_bytes())?;
+        Ok(self.filter.passes(key, &payload))
+    }
+
+    fn passes_in_base(&self, key: Key) -> Result<bool, CollectionError> {
+        let Some(base) = &self.base else { return Ok(false) };
+        self.passes(&self.inner.store.key_in(base, key)?)
+    }
+
+    /// Hands over what went wrong.
+    fn check(&self) -> Result<(), CollectionError> {
+        locked(&self.error).take().map_or(Ok(()), Err)
+    }
+}
+
+impl Judge for PayloadJudge {
+    fn admits(&self, key: Key, _: NodeId) -> bool {
+        let passes = self.passes_in_base(key).unwrap_or_else(|error| {
+            locked(&self.error).get_or_insert(error);
+            false
+        });
+        self.asked.fetch_add(1, Relaxed);
+        self.passed.fetch_add(u64::from(passes), Relaxed);
+        passes
+    }
+
+    fn nodes(&self) -> Option<&[NodeId]> {
+        None
+    }
+
+    fn share(&self) -> f64 {
+        // As if one had passed, lest a few that do not say that none does.
+        (self.passed.load(Relaxed) + 1) as f64 / (self.asked.load(Relaxed) + 1) as f64
+    }
+}
+
+impl Collection {
+    /// The nearest points to `query` `[dim]` among those that pass `filter`: fewer than `k` only when fewer pass, or where a deadline stood
+    /// against looking at all (`complete` is then false).
+    ///
+    /// # Errors
+    /// As [`Collection::search`].
+    pub fn search_filtered(&self, query: &[f32], params: &SearchParams, filter: &Filter) -> Result<Found, CollectionError> {
+        params.check()?;
+        self.find(query, params, filter, false)
+    }
+
+    /// The exact `k` nearest among those that pass `filter`.
+    ///
+    /// # Errors
+    /// As [`Collection::search`].
+    pub fn exact_filtered(&self, query: &[f32], k: usize, filter: &Filter) -> Result<Found, CollectionError> {
+        let params = SearchParams { k, ..SearchParams::default() };
+        params.check()?;
+        self.find(query, &params, filter, true)
+    }
+
+    fn find(&self, query: &[f32], params: &SearchParams, filter: &Filter, exact: bool) -> Result<Found, CollectionError> {
+        let (inner, start) = (self.inner(), Instant::now());
+        let row = inner.config.row(query).map_err(CollectionError::Query)?;
+        let (snapshot, passing) = inner.passing(filter)?;
+        let judge: Arc<dyn Judge> = match &passing {
+            Passing::These(_, nodes) => Arc::clone(nodes) as _,
+            Passing::Judged(judge) => Arc::clone(judge) as _,
+        };
+        let all = |base: &Index| base.exact_beside(query, params.k, &snapshot.hidden, Some(&judge));
+        let mut answer = match &snapshot.base {
+            // Nothing that passes is there.
+            Some(_) if judge.nodes().is_some_and(<[NodeId]>::is_empty) => None,
+            Some(base) if exact => Some(all(base)?),
+            Some(base) => Some(base.search_judged(query, params, &snapshot.hidden, &judge)?),
+            None => None,
+        };
+        if let (Some(found), Passing::Judged(judge), Some(base), false) = (&mut answer, &passing, &snapshot.base, exact) {
+            judge.check()?;
+            if found.complete && found.hits.len() < params.k {
+                if params.deadline.is_some() {
+                    found.complete = false;
+                } else {
+                    let (reads, distances) = (found.stats.reads, found.stats.distances);
+                    *found = all(base)?;
+                    found.stats.reads += reads;
+                    found.stats.distances += distances;
+                }
+            }
+        }
+        let mut top = TopK::new(params.k);
+        for slot in (0..snapshot.len).filter(|&slot| !snapshot.delta_dead.contains(slot)) {
+            let key = &snapshot.delta.slot(slot).key;
+            if let Passing::These(keys, _) = &passing
+                && !keys.contains(key)
+            {
+                continue;
+            }
+            let item = (snapshot.delta.distance(&row, slot), key);
+            let passes = |judge: &PayloadJudge| judge.passes(key);
+            if top.admits(&item) && if let Passing::Judged(judge) = &passing { passes(judge)? } else { true } {
+                top.offer(item);
+            }
+        }
+        if let Passing::Judged(judge) = &passing {
+            judge.check()?;
+        }
+        let mut found = snapshot.found(&inner.store, answer, top, params.k)?;
+        found.stats.distances += u64::from(snapshot.len);
+        found.stats.micros = start.elapsed().as_micros() as u64;
+        Ok(found)
+    }
+
+    /// How many live points pass `filter`: by looking at all, where it leads to no short list.
+    ///
+    /// # Errors
+    /// A failing disk; corruption.
+    pub fn count_filtered(&self, filter: &Filter) -> Result<u64, CollectionError> {
+        let (snapshot, passing) = self.inner().passing(filter)?;
+        let live = || (0..snapshot.len).filter(|&slot| !snapshot.delta_dead.contains(slot)).map(|slot| &snapshot.delta.slot(slot).key);
+        match &passing {
+            Passing::These(keys, nodes) => Ok(nodes.0.len() as u64 + live().filter(|key| keys.contains(*key)).count() as u64),
+            Passing::Judged(judge) => {
+                let mut count = 0;
+                if let Some(index) = &snapshot.base {
+                    let base = &*index.base;
+                    each_page(base, snapshot.hidden.from, &mut |_, (first, nodes), page| {
+                        for at in 0..nodes {
+                            let record = base.layout.record(page, at);
+                            if base.is_used(record) && !snapshot.hidden.contains((first + at as u64) as u32) {
+                                count += u64::from(judge.passes_in_base(record.key())?);
+                            }
+                        }
+                        Ok::<(), CollectionError>(())
+                    })?;
+                }
+                for key in live() {
+                    count += u64::from(judge.passes(key)?);
+                }
+                Ok(count)
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// A snapshot, and which of its points pass.
+    fn passing(self: &Arc<Inner>, filter: &Filter) -> Result<(Arc<Snapshot>, Passing), CollectionError> {
+        for _ in 0..MOST_LOOKS {
+            let snapshot = self.snapshot.load_full();
+            let moment = self.store.moment();
+            // The store may be a moment ahead, with other nodes; then the snapshot is about to follow.
+            if moment.base()? != (snapshot.base.as_ref().map(name_of), snapshot.merged) {
+                drop(moment);
+                drop(snapshot);
+                drop(locked(&self.writer));
+                continue;
+            }
+            let mut shortest: Option<Vec<Vec<u8>>> = None;
+            for way in filter.ways() {
+                let most = shortest.as_ref().map_or(FEW, Vec::len);
+                shortest = moment.keys_at(&way, most)?.or(shortest);
+            }
+            let Some(keys) = shortest else { break };
+            let (mut passing, mut nodes) = (HashSet::new(), Vec::new());
+            for bytes in keys {
+                let Some(key) = PointKey::from_bytes(self.config.keys, &bytes) else {
+                    return Err(self.store.damaged(format!("a term of a key of {} bytes", bytes.len())));
+                };
+                if !filter.passes(&key, &moment.payload(&bytes)?) {
+                    continue;
+                }
+                let node = match moment.node_of(&bytes)? {
+                    Some(node) => Some(node).filter(|&node| node != NO_NODE),
+                    None => node_of(snapshot.base.as_ref(), &key)?,
+                };
+                nodes.extend(node.filter(|&node| !snapshot.hidden.contains(node)).map(NodeId));
+                passing.insert(key);
+            }
+            nodes.sort_unstable();
+            drop(moment);
+            return Ok((snapshot, Passing::These(passing, Arc::new(Nodes(nodes)))));
+        }
+        let snapshot = self.snapshot.load_full();
+        let judge = PayloadJudge {
+            inner: Arc::clone(self),
+            base: snapshot.base.clone(),
+            filter: filter.clone(),
+            asked: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
+            error: Mutex::default(),
+        };
+        Ok((snapshot, Passing::Judged(Arc::new(judge))))
+    }
+}
