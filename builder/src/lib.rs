@@ -36,14 +36,14 @@ pub use device::Device;
 pub use error::BuildError;
 pub use params::BuildParams;
 pub use plan::Plan;
-pub use progress::{Observer, Phase};
+pub use progress::{Observer, Phase, Silent};
 pub use roxanne_core::Budget;
 pub use sharded::Traffic;
 
 use backend::{Backend, BackendError, BuildCodes, cpu::Cpu};
 use codebook::Sample;
 use graph_build::{BuiltGraph, GraphParams, StageWork, build_graph};
-use progress::{Silent, Watch};
+use progress::Watch;
 use rayon::prelude::*;
 use roxanne_core::{
     dataset::Dataset,

@@ -18,7 +18,7 @@ pub(crate) mod verify;
 
 use crate::{failure::Failure, parse};
 use roxanne_builder::BuildParams;
-use roxanne_core::{Budget, ErrorClass, format::record::Stored, id::MAX_NODES};
+use roxanne_core::{Budget, ErrorClass, format::record::Stored};
 use roxanne_engine::{IndexInfo, OpenOptions, SearchError};
 use serde_json::{Value, json};
 use std::{
@@ -72,7 +72,7 @@ impl Shape {
     /// Of the base of a collection of `n` points: as many again and a million more have room, where nothing else was said.
     fn params_with_room(&self, seed: u64, n: u64) -> BuildParams {
         let params = self.params(seed);
-        let capacity = if params.capacity > 0 { params.capacity } else { (2 * n + 1_000_000).min(MAX_NODES) };
+        let capacity = if params.capacity > 0 { params.capacity } else { roxanne::rebuild::room_for(n) };
         BuildParams { capacity, ..params }
     }
 }

@@ -1,5 +1,6 @@
 //! How a command ends when it does not succeed: one line for a person, one number for a program.
 
+use roxanne::rebuild::RebuildError;
 use roxanne_builder::{BuildError, backend::BackendError};
 use roxanne_core::ErrorClass;
 use roxanne_core::dataset::DatasetError;
@@ -75,6 +76,12 @@ impl From<io::Error> for Failure {
 
 impl From<CollectionError> for Failure {
     fn from(error: CollectionError) -> Failure {
+        Failure::new(error.class(), error)
+    }
+}
+
+impl From<RebuildError> for Failure {
+    fn from(error: RebuildError) -> Failure {
         Failure::new(error.class(), error)
     }
 }

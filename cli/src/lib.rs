@@ -28,6 +28,8 @@
 //! ```
 //! A program with many threads gives each its own [`Searcher`]; `examples/embed.rs` is a whole program.
 
+pub mod rebuild;
+
 pub use roxanne_builder::{BuildError, BuildParams, Builder, Observer, Phase, Plan, Report};
 pub use roxanne_core::{
     Budget, ErrorClass,
@@ -41,7 +43,7 @@ pub use roxanne_core::{
 pub use roxanne_engine::{
     Answer, Hit, Index, IndexInfo, OpenError, SearchError, SearchParams, SearchStats, Searcher,
     collection::{
-        Change, Collection, CollectionConfig, CollectionError, CollectionOptions, CollectionReport, CollectionStats, Durability, Found,
-        KeyKind, MergeLimits, MergeReport, Point, PointHit, PointKey, SnapshotInfo,
+        Change, Collection, CollectionConfig, CollectionError, CollectionOptions, CollectionReport, CollectionStats, Durability, Filter,
+        Found, KeyKind, MergeLimits, MergeReport, Point, PointHit, PointKey, SnapshotInfo,
     },
 };

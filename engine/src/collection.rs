@@ -61,7 +61,7 @@ pub use snapshot::SnapshotInfo;
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Instant,
 };
 use store::{NO_NODE, State, Store, View};
@@ -95,7 +95,15 @@ pub struct CollectionOptions {
     pub merges: bool,
     /// What writes the base's files, where they are changed in place.
     pub disk: Arc<dyn Disk>,
+    /// What builds a base, where this merges by itself: the first, and others when there is no room left. Without it that happens when it is asked
+    /// for, by a promotion.
+    pub rebuild: Option<Arc<Rebuild>>,
+    /// Bytes of the disk that are left free: writes that put points are refused beyond, so that there is room to delete and to merge.
+    pub disk_reserve: u64,
 }
+
+/// Builds a base of all points of a collection and promotes it, unless it is told to stop.
+pub type Rebuild = dyn Fn(&Collection, &Arc<AtomicBool>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + Send + Sync;
 
 impl Default for CollectionOptions {
     fn default() -> CollectionOptions {
@@ -106,6 +114,8 @@ impl Default for CollectionOptions {
             read_only: false,
             merges: true,
             disk: Arc::<FileDisk>::default(),
+            rebuild: None,
+            disk_reserve: 256 << 20,
         }
     }
 }
@@ -196,6 +206,7 @@ struct Inner {
     writer: Mutex<Writer>,
     group: Group,
     keeper: Keeper,
+    trouble: Mutex<Option<String>>,
     searches: Mutex<Vec<BeamSearch>>,
     /// Held while this is open: for writing, or for reading.
     _lock: Option<File>,
@@ -207,12 +218,17 @@ pub struct Collection {
     inner: Arc<Handle>,
 }
 
-/// The last clone ends the thread that links.
-struct Handle(Arc<Inner>);
+/// The last clone ends the threads behind it; what those threads themselves hold does not.
+struct Handle {
+    inner: Arc<Inner>,
+    owns: bool,
+}
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.keeper.stop();
+        if self.owns {
+            self.inner.keeper.stop();
+        }
     }
 }
 
@@ -311,15 +327,31 @@ impl Collection {
             writer: Mutex::new(writer),
             group: Group::default(),
             keeper: Keeper::default(),
+            trouble: Mutex::default(),
             searches: Mutex::default(),
             _lock: lock,
         });
         keeper::start(&inner).map_err(io(path))?;
-        Ok(Collection { inner: Arc::new(Handle(inner)) })
+        Ok(Collection { inner: Arc::new(Handle { inner, owns: true }) })
+    }
+
+    /// The same collection, as the threads behind it use it.
+    fn behind(inner: &Arc<Inner>) -> Collection {
+        Collection { inner: Arc::new(Handle { inner: Arc::clone(inner), owns: false }) }
     }
 
     fn inner(&self) -> &Arc<Inner> {
-        &self.inner.0
+        &self.inner.inner
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.inner().path
+    }
+
+    /// What the threads behind it failed at last, in words; they try again after a while.
+    pub fn trouble(&self) -> Option<String> {
+        locked(&self.inner().trouble).clone()
     }
 
     /// What it is of.
@@ -348,13 +380,17 @@ impl Collection {
     /// Makes all changes of a batch, or none. When it returns they are durable, and every later search sees them.
     ///
     /// # Errors
-    /// The first bad change, by its place; too much in memory; a failing disk. Nothing is changed then, but for `WriteOutcomeUnknown`.
+    /// The first bad change, by its place; too much in memory, or on the disk; a failing disk. Nothing is changed then, but for `WriteOutcomeUnknown`.
     pub fn write(&self, changes: Vec<Change>) -> Result<Written, CollectionError> {
         let inner = self.inner();
         if inner.options.read_only {
             return Err(CollectionError::ReadOnly { path: inner.path.clone() });
         }
+        let puts = changes.iter().any(|change| !matches!(change, Change::Delete(_)));
         let prepared = inner.prepare(changes)?;
+        if puts {
+            inner.make_way()?;
+        }
         inner.commit(prepared)
     }
 

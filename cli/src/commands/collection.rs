@@ -8,7 +8,9 @@ use crate::{
     progress::say,
     text,
 };
+use roxanne::rebuild;
 use roxanne_core::{
+    Budget,
     dataset::{Dataset, check_finite},
     element::ElementType,
     format::keys::KeyList,
@@ -16,18 +18,25 @@ use roxanne_core::{
 };
 use roxanne_engine::{
     SearchParams,
-    collection::{Change, Collection, CollectionConfig, CollectionOptions, Durability, Filter, Found, KeyKind, Point, PointKey},
+    collection::{
+        Change, Collection, CollectionConfig, CollectionError, CollectionOptions, Durability, Filter, Found, KeyKind, Point, PointKey,
+        Written,
+    },
 };
 use serde_json::{Value, json};
 use std::{
     fs::File,
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    time::Instant,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 /// Points of one batch of `insert` and `delete`.
 const BATCH: usize = 1000;
+/// Between two attempts to write into a memory that is full.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Make an empty collection, whose points come, change and go while it is searched
 #[derive(clap::Args)]
@@ -73,9 +82,11 @@ enum When {
 }
 
 impl Opening {
+    /// What fills the memory is built into a base, within as much memory again and no less than a gigabyte.
     fn options(&self) -> CollectionOptions {
         let durability = if self.durability == When::Os { Durability::Os } else { Durability::Disk };
-        CollectionOptions { delta_bytes: self.delta_ram, durability, ..CollectionOptions::default() }
+        let options = CollectionOptions { delta_bytes: self.delta_ram, durability, ..CollectionOptions::default() };
+        rebuild::by_itself(options, Budget::ram(self.delta_ram.max(1 << 30)))
     }
 }
 
@@ -199,12 +210,10 @@ pub(crate) fn insert(args: &InsertArgs, out: &mut dyn Write) -> Result<(), Failu
             let point = Point { key: key_of(&keys, row, config.keys)?, vector: values.clone(), payload };
             changes.push(if args.new { Change::Insert(point) } else { Change::Upsert(point) });
         }
-        sequence = collection
-            .write(changes)
-            .map_err(|error| Failure::from(error).at(format_args!("{}: batch from row {first}", args.input)))?
-            .sequence;
+        let written = patiently(&collection, changes, &stop);
+        sequence = written.map_err(|error| Failure::from(error).at(format_args!("{}: batch from row {first}", args.input)))?.sequence;
         first += count as u64;
-        if stop.load(std::sync::atomic::Ordering::Relaxed) {
+        if stop.load(Relaxed) {
             say(format_args!("stopped after {} rows, which are kept", text::count(first)));
             return Err(Failure::new(roxanne_core::ErrorClass::Interrupted, "interrupted"));
         }
@@ -217,6 +226,16 @@ pub(crate) fn insert(args: &InsertArgs, out: &mut dyn Write) -> Result<(), Failu
         writeln!(out, "{} points put in {seconds:.1} s ({rate:.0}/s); {} in all", text::count(first), text::count(collection.count()))?;
     }
     Ok(())
+}
+
+/// Writes a batch; where memory is full, waits while the collection makes a base of what is in it.
+fn patiently(collection: &Collection, changes: Vec<Change>, stop: &AtomicBool) -> Result<Written, CollectionError> {
+    loop {
+        match collection.write(changes.clone()) {
+            Err(CollectionError::DeltaFull { .. }) if collection.trouble().is_none() && !stop.load(Relaxed) => sleep(PATIENCE),
+            outcome => return outcome,
+        }
+    }
 }
 
 /// The key of a row.

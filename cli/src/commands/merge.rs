@@ -2,14 +2,10 @@
 
 use super::{Limits, Shape};
 use crate::{failure::Failure, interrupt, progress, text};
-use roxanne_builder::{Builder, Observer};
-use roxanne_core::{
-    ErrorClass,
-    dataset::{Dataset, DatasetWriter},
-    element::ElementType,
-    format::{keys::KeyList, record::Stored},
-};
-use roxanne_engine::collection::{Collection, CollectionOptions, KeyKind, MergeLimits, PointKey};
+use roxanne::rebuild::{Rebuild, rebuild};
+use roxanne_builder::Observer;
+use roxanne_core::{ErrorClass, format::record::Stored};
+use roxanne_engine::collection::{Collection, CollectionOptions, MergeLimits};
 use std::{
     io::Write,
     path::PathBuf,
@@ -76,7 +72,7 @@ pub(crate) fn merge(args: &MergeArgs, out: &mut dyn Write) -> Result<(), Failure
     if args.shape.vectors != Stored::Full {
         return Err(Failure::usage("the base of a collection holds vectors as they were given: --vectors full"));
     }
-    let (config, stats) = (*collection.config(), collection.stats());
+    let stats = collection.stats();
     let (waiting, dead) = (stats.delta_points - stats.delta_dead, stats.base_dead - stats.base_free);
     if waiting + dead == 0 || stats.points == 0 {
         writeln!(out, "nothing to merge: {} points, all in the base", text::count(stats.points))?;
@@ -85,45 +81,17 @@ pub(crate) fn merge(args: &MergeArgs, out: &mut dyn Write) -> Result<(), Failure
     if collection.merges_in_place() && !args.rebuild {
         return merge_in_place(&collection, args, out);
     }
-    // Beside what it becomes, so that it can be moved; whatever an interrupted merge left goes first.
-    let place = args.directory.join("merge");
-    match std::fs::remove_dir_all(&place) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Failure::io(&place, "clear")(error)),
-        _ => std::fs::create_dir(&place).map_err(Failure::io(&place, "create"))?,
-    }
-    let (rows, index) = (place.join(file_of(config.element)), place.join("base.rx"));
-    let (dim, element) =
-        if config.element == ElementType::Binary { (config.dim / 8, ElementType::U8) } else { (config.dim, config.element) };
-    let mut writer = DatasetWriter::create(&rows, element, dim)?;
-    let (mut numbers, mut names) = (Vec::new(), Vec::new());
-    let mut failed = None;
-    let sequence = collection.export(|key, row| {
-        match key {
-            PointKey::Number(number) => numbers.push(number),
-            PointKey::Text(name) => names.push(name.into_string()),
-        }
-        if failed.is_none() {
-            failed = writer.push_rows(row).err();
-        }
-        Ok(())
-    })?;
-    failed.map_or(Ok(()), Err)?;
-    writer.finish()?;
-    let keys = if config.keys == KeyKind::Numbers { KeyList::Numbers(numbers) } else { KeyList::Strings(names) };
     let progress = Arc::new(progress::Progress::within(args.progress, args.limits.budget()));
-    let report = Builder::new(config.metric)
-        .params(args.shape.params_with_room(1, stats.points))
-        .budget(args.limits.budget())
-        .threads(usize::from(args.threads))
-        .keys(keys)
-        .dataset(Dataset::open(&rows.to_string_lossy())?)
-        .observer(progress.clone())
-        .stop(interrupt::stop_flag())
-        .build(&index);
+    let how = Rebuild {
+        params: args.shape.params_with_room(1, stats.points),
+        budget: args.limits.budget(),
+        threads: usize::from(args.threads),
+        observer: progress.clone(),
+        stop: interrupt::stop_flag(),
+    };
+    let report = rebuild(&collection, &how);
     progress.end();
     let report = report?;
-    collection.promote(&index, sequence)?;
-    std::fs::remove_dir_all(&place).map_err(Failure::io(&place, "remove"))?;
     writeln!(out, "{} points in a base of {}, built in {:.1} s", text::count(report.n), text::bytes(report.index_bytes), report.seconds)?;
     Ok(())
 }
@@ -158,15 +126,4 @@ fn merge_in_place(collection: &Collection, args: &MergeArgs, out: &mut dyn Write
         return Err(Failure::new(ErrorClass::Gate, text));
     }
     Ok(())
-}
-
-/// A file of rows of this type.
-fn file_of(element: ElementType) -> &'static str {
-    match element {
-        ElementType::F32 => "rows.fbin",
-        ElementType::F16 => "rows.f16bin",
-        ElementType::Bf16 => "rows.bf16bin",
-        ElementType::I8 => "rows.i8bin",
-        ElementType::U8 | ElementType::Binary => "rows.u8bin",
-    }
 }

@@ -24,7 +24,7 @@ const CHUNK: usize = 256;
   roxanne search my.rx -q query.npy --limit 100 --json
   roxanne search my.rx --key 'doc 7' -k 10                    near a vector of the index
   roxanne search my.rx -q query.npy --among keys.txt          among these keys only
-  roxanne search docs -q query.npy --filter '{"must": [{"key": "lang", "match": {"value": "en"}}]}'
+  roxanne search docs -q query.npy --filter @english.json        among points whose payload passes
   roxanne search my.rx -q query.npy --radius 0.3              all that are as near as this
   roxanne search my.rx -q query.npy --recall 0.98             the effort that tune found to give it
 

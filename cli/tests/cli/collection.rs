@@ -87,6 +87,14 @@ fn strings_and_payloads_come_back_as_they_went() {
     assert!(found.starts_with("0\t1\tb c\t0\n0\t2\td\t"), "{found}");
     roxanne(&["search", &c, "-q", "v=0,2,3"]).failed(3, &["query 0", "3 coordinates where the collection has 2"]);
     roxanne(&["search", &c, "-q", "v=0,2", "--radius", "1"]).failed(2, &["--radius", "index"]);
+    let among = |filter: &str| roxanne(&["search", &c, "-q", "v=0,2", "--filter", filter]).well().stdout;
+    assert_eq!(among(r#"{"must": {"key": "text", "match": {"value": "drei"}}}"#).lines().count(), 1);
+    assert!(
+        among(&format!("@{}", place.write("f.json", r#"{"must_not": {"key": "n", "range": {"gt": 0}}}"#)))
+            .starts_with("0\t1\tb c\t0\n0\t2\td\t")
+    );
+    roxanne(&["search", &c, "-q", "v=0,2", "--filter", r#"{"must": {"key": "n"}}"#]).failed(3, &["filter.must: one of match"]);
+    roxanne(&["search", &c, "-q", "v=0,2", "--filter", "@nowhere.json"]).failed(3, &["nowhere.json"]);
     roxanne(&["merge", &c]).well();
     assert_eq!(roxanne(&["get", &c, "d"]).well().json()["payload"]["text"].as_str(), Some("drei"));
     assert_eq!(roxanne(&["search", &c, "-q", "v=0,2", "-k", "2"]).well().stdout, found);

@@ -2,6 +2,7 @@
 
 mod asked;
 mod bad_input;
+mod bases;
 mod cgroup;
 mod changes;
 mod collection;

@@ -3,7 +3,7 @@
 use super::{
     Change, CollectionError, Inner, MAX_PAYLOAD_BYTES, Point, PointKey, Snapshot, VectorError,
     delta::{Delta, MAX_SLOTS, Slot},
-    locked,
+    io, locked,
     store::{Batch, NO_NODE},
 };
 use crate::{
@@ -14,10 +14,17 @@ use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     path::Path,
     sync::{Arc, Condvar, Mutex, PoisonError},
+    thread,
+    time::Duration,
 };
 
 /// Changes that one write of the store carries at most, where more batches wait.
 const GROUP_CHANGES: usize = 8192;
+
+/// A batch of puts waits where memory is filled to this share, ...
+const WAIT_FROM: f64 = 0.5;
+/// ... and so long where it is full.
+const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
 /// What a batch did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -252,6 +259,25 @@ impl Inner {
             object.map_err(|error| CollectionError::Payload { at, detail: format!("no JSON object: {error}") })?;
         }
         Ok(Prepared::Put { key: point.key, row, payload: point.payload, must_be_new })
+    }
+
+    /// Proves that the disk has room for points; and who puts them waits a little when much waits already in memory to be merged.
+    pub(super) fn make_way(&self) -> Result<(), CollectionError> {
+        let (path, reserve) = (&self.path, self.options.disk_reserve);
+        if reserve > 0 {
+            let disk = rustix::fs::statvfs(path).map_err(|error| io(path)(error.into()))?;
+            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+            if free < reserve {
+                return Err(CollectionError::DiskFull { path: path.clone(), free, reserve });
+            }
+        }
+        if self.options.merges {
+            let full = self.snapshot.load().delta_bytes as f64 / self.options.delta_bytes.max(1) as f64;
+            if full > WAIT_FROM {
+                thread::sleep(LONGEST_WAIT.mul_f64(((full - WAIT_FROM) / (1.0 - WAIT_FROM)).min(1.0)));
+            }
+        }
+        Ok(())
     }
 
     /// Queues a batch and waits for its outcome, writing for all that wait when nobody does.

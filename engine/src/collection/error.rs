@@ -122,6 +122,18 @@ pub enum CollectionError {
         /// The limit.
         allowed: u64,
     },
+    /// The disk has come to what is left free.
+    #[error(
+        "{path}: {free} bytes of the disk are free, {reserve} stay so: delete points, or files, or open the collection with a smaller reserve"
+    )]
+    DiskFull {
+        /// The directory.
+        path: PathBuf,
+        /// Now.
+        free: u64,
+        /// The limit.
+        reserve: u64,
+    },
     /// An earlier write failed at the disk.
     #[error("{path}: writing stopped after an error ({cause}); searches go on; open the collection again to write")]
     Poisoned {
@@ -184,6 +196,7 @@ impl CollectionError {
         use CollectionError as E;
         match self {
             E::Locked { .. } | E::BeingRead { .. } | E::DeltaFull { .. } => ErrorClass::Busy,
+            E::DiskFull { .. } => ErrorClass::Budget,
             E::Poisoned { .. } | E::WriteOutcomeUnknown { .. } => ErrorClass::Device,
             E::Store { corrupt, .. } => {
                 if *corrupt {

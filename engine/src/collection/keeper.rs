@@ -2,17 +2,25 @@
 //! merger moves what gathers into the base, where that is changed in place.
 
 use super::{
-    Inner, MergeLimits, Snapshot,
+    Collection, Inner, MergeLimits, Snapshot,
     delta::{Delta, LinkScratch, SCANNED},
     locked,
 };
 use crate::bits::Bits;
 use std::{
     io,
-    sync::{Arc, Condvar, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Condvar, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
+/// Points that are worth a first base.
+const FIRST_BASE: u64 = 50_000;
+/// Until a build that failed is tried again.
+const AFTER_A_FAILURE: Duration = Duration::from_secs(60);
 /// Slots that are linked between two looks at what else there is to do.
 const AT_ONCE: u32 = 256;
 
@@ -22,6 +30,8 @@ pub(super) struct Keeper {
     told: Mutex<Told>,
     changed: Condvar,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Tells a build that it shall stop.
+    stopping: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -44,6 +54,7 @@ impl Keeper {
 
     /// Ends the threads.
     pub(super) fn stop(&self) {
+        self.stopping.store(true, Relaxed);
         locked(&self.told).stop = true;
         self.changed.notify_all();
         let threads = std::mem::take(&mut *locked(&self.threads));
@@ -106,17 +117,43 @@ pub(super) fn start(inner: &Arc<Inner>) -> io::Result<()> {
 
 /// Merges while there is enough of it.
 fn merge(of: &Weak<Inner>) {
+    let mut failed: Option<Instant> = None;
     while let Some(inner) = of.upgrade() {
         if !inner.keeper.wait_to_merge() {
             return;
         }
-        while !inner.keeper.is_stopped() && is_worth_a_merge(&inner) {
+        while !inner.keeper.is_stopped() {
+            if let Some(rebuild) = inner.options.rebuild.as_ref().filter(|_| is_worth_a_build(&inner))
+                && failed.is_none_or(|at| at.elapsed() > AFTER_A_FAILURE)
+            {
+                let outcome = rebuild(&Collection::behind(&inner), &inner.keeper.stopping).map_err(|error| error.to_string());
+                failed = outcome.is_err().then(Instant::now);
+                *locked(&inner.trouble) = outcome.err();
+                continue;
+            }
+            if !is_worth_a_merge(&inner) {
+                break;
+            }
             match inner.merge(&MergeLimits::default()) {
                 Ok(report) if report.inserted + report.removed > 0 => {}
                 // Nothing can be done, or others read it: the next write asks again. What failed at the disk is told to who writes.
                 _ => break,
             }
         }
+    }
+}
+
+/// There is no base that can be changed in place and enough for one, or no room in it, or as much waits as building takes less time for: a build takes a
+/// fortieth of what merging takes a vector, and all of them.
+fn is_worth_a_build(inner: &Inner) -> bool {
+    let snapshot = inner.snapshot.load();
+    let waiting = u64::from(snapshot.len) - snapshot.delta_dead.len();
+    let in_base = snapshot.hidden.from - snapshot.hidden.dead.len();
+    let much = waiting >= FIRST_BASE.max(in_base / 4);
+    let free = snapshot.hidden.dead.len() - snapshot.hidden.linked;
+    match snapshot.base.as_ref().map(|base| &base.base).filter(|base| base.live.is_some()) {
+        None => much || (waiting > 0 && snapshot.delta_bytes > inner.options.delta_bytes / 2),
+        Some(base) => much || (waiting > 0 && base.room() + free <= base.n()),
     }
 }
 

@@ -124,3 +124,17 @@ fn what_does_not_fit_memory_is_refused_and_deletes_go_on() {
     assert_eq!(collection.count(), taken);
     assert_eq!(collection.write(vec![delete(0)]).unwrap().deleted, 1);
 }
+
+#[test]
+fn a_disk_that_is_nearly_full_takes_deletions() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("c");
+    let collection = numbers(&path, 2);
+    collection.write(vec![upsert(1, &[1.0, 2.0]), upsert(2, &[1.0, 2.0])]).unwrap();
+    drop(collection);
+    let collection = reopen(&path, &CollectionOptions { disk_reserve: u64::MAX, ..FAST() });
+    let error = refused(&collection, vec![upsert(3, &[1.0, 2.0]), delete(1)]);
+    assert!(matches!(error, CollectionError::DiskFull { .. }) && error.to_string().contains("stay so"), "{error}");
+    assert_eq!(collection.write(vec![delete(1)]).unwrap().deleted, 1);
+    assert_eq!(collection.count(), 1);
+}
