@@ -16,7 +16,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench kernels check-kernels nvrtc setup rust fmt clean
+.PHONY: help demo test bench kernels check-kernels nvrtc clients setup rust fmt clean
 .NOTPARALLEL:
 
 CARGO_TARGET_DIR ?= $(HOME)/.cache/roxanne-target
@@ -31,6 +31,8 @@ export NODEVICE_SELECT := 1
 # committed images against their hashes, and kernels cannot be built.
 COMPILER := $(dir $(abspath $(CARGO_TARGET_DIR)))roxanne-python
 HAS_WHEEL := $(shell test "$$(uname -sm)" = 'Linux x86_64' && getconf GNU_LIBC_VERSION 2>/dev/null)
+
+CLIENTS := $(dir $(abspath $(CARGO_TARGET_DIR)))roxanne-clients
 
 # The versions that are installed where there is none; any other that is there serves as well.
 NEXTEST_VERSION := 0.9.143
@@ -49,7 +51,7 @@ demo: rust
 	@ROXANNE="$$CARGO_TARGET_DIR/debug/roxanne" scripts/demo.sh
 
 # nextest comes last: its closing line is the verdict.
-test: setup check-kernels
+test: setup check-kernels clients
 	$(call step,format)
 	@cargo fmt --all --check
 	$(call step,clippy)
@@ -61,6 +63,10 @@ test: setup check-kernels
 	@cargo deny --offline check licenses bans sources
 	$(call step,documentation examples)
 	@cargo test --locked --workspace --doc --quiet
+	$(call step,build of the tests)
+	@cargo nextest run --locked --workspace --no-run
+	$(call step,clients of others)
+	@'$(CLIENTS)/bin/python' tests/clients/qdrant.py "$$CARGO_TARGET_DIR/debug/roxanne"
 	$(call step,tests)
 	@cargo nextest run --locked --workspace
 
@@ -89,6 +95,14 @@ nvrtc:
 	    python3 -m venv --clear '$(COMPILER)'; \
 	    '$(COMPILER)/bin/pip' install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement kernels/requirements.txt; \
 	    cp kernels/requirements.txt '$(COMPILER)/requirements.txt'; }
+
+# Other people's clients, which must work with our server as they are.
+clients:
+	@cmp -s tests/clients/requirements.txt '$(CLIENTS)/requirements.txt' || { \
+	    python3 -c 'import ensurepip, venv' 2>/dev/null || { apt-get update && apt-get install --yes --no-install-recommends python3-venv; }; \
+	    python3 -m venv --clear '$(CLIENTS)'; \
+	    '$(CLIENTS)/bin/pip' install --quiet --disable-pip-version-check --requirement tests/clients/requirements.txt; \
+	    cp tests/clients/requirements.txt '$(CLIENTS)/requirements.txt'; }
 
 # What the tests of the GPU backends run on where there is no GPU: a Vulkan driver that computes on the CPU; and what reads the manifests of
 # examples/.

@@ -10,6 +10,7 @@ pub(crate) mod info;
 pub(crate) mod merge;
 pub(crate) mod plan;
 pub(crate) mod search;
+pub(crate) mod serve;
 pub(crate) mod shard;
 pub(crate) mod snapshot;
 pub(crate) mod truth;

@@ -40,6 +40,7 @@ Examples:
   roxanne search my.rx -q query.u8bin -k 10                query, rank, key, distance
   roxanne tune my.rx --target 0.95                         which effort gives which recall
   roxanne create docs --dim 384 --metric cos               a collection: insert, delete, get, search
+  roxanne serve                                            collections over HTTP, as Qdrant's clients ask
 
 Inputs are .fbin .f16bin .bf16bin .u8bin .i8bin .fvecs .bvecs .npy, or a generated mixture:
   synth:n=1000000,dim=128,type=u8,seed=1    and with part=query, queries of the same kind
@@ -74,6 +75,7 @@ enum Command {
     #[command(subcommand)]
     Snapshot(commands::snapshot::Args),
     Promote(commands::merge::PromoteArgs),
+    Serve(commands::serve::Args),
     Convert(commands::convert::Args),
     Doctor(commands::doctor::Args),
     BenchGpu(commands::bench_gpu::Args),
@@ -121,6 +123,7 @@ fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Merge(args) => commands::merge::merge(args, out),
         Command::Snapshot(args) => commands::snapshot::run(args, out),
         Command::Promote(args) => commands::merge::promote(args, out),
+        Command::Serve(args) => commands::serve::run(args, out),
         Command::Convert(args) => commands::convert::run(args, out),
         Command::Doctor(args) => commands::doctor::run(args, out),
         Command::BenchGpu(args) => commands::bench_gpu::run(args, out),

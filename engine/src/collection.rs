@@ -492,6 +492,14 @@ impl Collection {
         }
     }
 
+    /// The payload of a key's point; empty where it has none, or there is no point.
+    ///
+    /// # Errors
+    /// A failing disk; corruption.
+    pub fn payload(&self, key: &PointKey) -> Result<String, CollectionError> {
+        self.inner().store.payload(&key.to_bytes())
+    }
+
     /// Whether there is a point of this key.
     ///
     /// # Errors

@@ -46,6 +46,7 @@ use base::Base;
 use bits::Hidden;
 use key_set::{Filter, Judge};
 use roxanne_core::{
+    format::keys::Keys,
     id::{Key, NodeId},
     random::CounterRng,
 };
@@ -195,6 +196,11 @@ impl Index {
         let filter = judge.map(|judge| Filter::Judged(Arc::clone(judge)));
         let answers = exact::exact(&self.base, &[query], k, filter.as_ref(), Some(hidden))?;
         Ok(answers.into_iter().next().unwrap_or_default())
+    }
+
+    /// The keys that were built into it, in their order.
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.base.keys
     }
 
     /// Nodes, some of which may have left their slot.

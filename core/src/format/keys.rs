@@ -216,6 +216,15 @@ fn sorted_rows<T: Ord + Sync>(keys: &[T]) -> Vec<u32> {
     order
 }
 
+/// A key, of either kind; numbers by value, texts by their bytes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KeyName {
+    /// A number, or the number of a row.
+    Number(u64),
+    /// A text.
+    Text(String),
+}
+
 /// Pages of keys.rx that stay in memory: the middles that every search by halves begins with.
 pub const KEPT_PAGES: usize = 32;
 
@@ -246,6 +255,16 @@ impl Keys {
             return Err(blob.corrupt(0, format!("kind {kind} with {count} keys for {n} nodes in {} bytes", blob.len())));
         }
         Ok(Keys { blob: blob.keeping(KEPT_PAGES), kind, n })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> u64 {
+        self.n
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.n == 0
     }
 
     /// True where keys are strings.
@@ -338,6 +357,45 @@ impl Keys {
         self.text(&self.entry(self.n + record_key.0)?).map(Some)
     }
 
+    /// The place of the first key that is not before `key`, in their order; that of a key of the other kind is the end.
+    ///
+    /// # Errors
+    /// Corruption.
+    pub fn place_from(&self, key: &KeyName) -> Result<u64, FormatError> {
+        let (mut low, mut high) = (0, self.n);
+        match (key, self.kind) {
+            (KeyName::Number(number), ROWS) => return Ok((*number).min(self.n)),
+            (KeyName::Number(_), NUMBERS) | (KeyName::Text(_), STRINGS) => {}
+            _ => return Ok(self.n),
+        }
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.key_at(middle)?.0 < *key {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+
+    /// The key at a place below n, in the order of keys, and its node.
+    ///
+    /// # Errors
+    /// Corruption.
+    pub fn key_at(&self, place: u64) -> Result<(KeyName, NodeId), FormatError> {
+        let nowhere = || self.blob.corrupt(0, format!("place {place} of {} keys has no node", self.n));
+        if self.kind == ROWS {
+            return Ok((KeyName::Number(place), self.find_number(place)?.ok_or_else(nowhere)?));
+        }
+        let entry = self.entry(place)?;
+        let (name, node) = match self.kind {
+            NUMBERS => (KeyName::Number(word(&entry, 0)), word(&entry, 8)),
+            _ => (KeyName::Text(self.text(&entry)?), word(&entry, 8) >> 32),
+        };
+        Ok((name, self.node(node)?.ok_or_else(nowhere)?))
+    }
+
     /// Checks every page, that entries are in rising order of keys, and that each leads to a node of its own, which bears that key:
     /// `record_keys` \[n\] are those of the records; `None` where another node has come into the slot, or none.
     ///
@@ -414,6 +472,12 @@ mod tests {
         for i in 0..1000u64 {
             assert_eq!(keys.find_number(i * 7919 % 10_007).unwrap(), Some(NodeId(999 - i as u32)));
         }
+        for place in [0, 1, 500, 999] {
+            let (name, node) = keys.key_at(place).unwrap();
+            assert_eq!(keys.place_from(&name).unwrap(), place);
+            assert!(matches!(name, KeyName::Number(number) if keys.find_number(number).unwrap() == Some(node)));
+        }
+        assert_eq!(keys.place_from(&KeyName::Text("x".into())).unwrap(), keys.n);
         assert_eq!((keys.find_number(10_008).unwrap(), keys.find_string("7").unwrap()), (None, None));
         let keys = stored(&KeyList::Rows(300));
         assert_eq!((keys.find_number(299).unwrap(), keys.find_number(300).unwrap()), (Some(NodeId(0)), None));

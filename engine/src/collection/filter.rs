@@ -341,6 +341,8 @@ impl Reader {
             let key = |key: &Value| match (key, self.kind) {
                 (Value::Number(number), KeyKind::Numbers) => number.as_u64().map(PointKey::Number),
                 (Value::String(text), KeyKind::Strings) => self.kind.parse(text).ok(),
+                // A text that is a number may be written as one.
+                (Value::Number(number), KeyKind::Strings) => number.as_u64().and_then(|number| self.kind.parse(&number.to_string()).ok()),
                 _ => None,
             };
             let keys: Option<Vec<_>> = keys.iter().map(key).collect();

@@ -12,10 +12,15 @@
 //! Payloads are those of the moment of the search, which may be later than the snapshot by a batch.
 
 use super::{
-    Collection, CollectionError, Filter, Found, Inner, PointKey, Snapshot, keys::node_of, locked, publish::name_of, store::NO_NODE,
+    Collection, CollectionError, Filter, Found, Inner, PointKey, Snapshot,
+    keys::node_of,
+    locked,
+    publish::name_of,
+    store::{Moment, NO_NODE},
 };
-use crate::{Index, SearchParams, exact::each_page, key_set::Judge};
+use crate::{Index, SearchError, SearchParams, exact::each_page, key_set::Judge};
 use roxanne_core::{
+    format::keys::{KeyName, Keys},
     id::{Key, NodeId},
     search::TopK,
 };
@@ -30,8 +35,6 @@ use std::{
 
 /// Points that are judged one by one before a search, at most.
 const FEW: usize = 4096;
-/// Times that a merge may come between two looks.
-const MOST_LOOKS: usize = 100;
 
 /// Which points pass.
 enum Passing {
@@ -180,6 +183,91 @@ impl Collection {
         Ok(found)
     }
 
+    /// Live points behind the key `after`, in the order of keys, each with its payload: at most `limit` of those that pass `filter`.
+    ///
+    /// # Errors
+    /// A failing disk; corruption.
+    pub fn scroll(
+        &self,
+        after: Option<&PointKey>,
+        limit: usize,
+        filter: Option<&Filter>,
+    ) -> Result<Vec<(PointKey, String)>, CollectionError> {
+        let inner = self.inner();
+        let kind = inner.config.keys;
+        let mut found = Vec::new();
+        if limit == 0 {
+            return Ok(found);
+        }
+        let (snapshot, moment) = inner.moment()?;
+        let key_of = |bytes: &[u8]| {
+            PointKey::from_bytes(kind, bytes).ok_or_else(|| inner.store.damaged(format!("a point of a key of {} bytes", bytes.len())))
+        };
+        let is_behind = |key: &PointKey| after.is_none_or(|after| key > after);
+        if let Some(filter) = filter
+            && let Some(keys) = short_list(&moment, filter)?
+        {
+            for bytes in keys {
+                let (key, payload) = (key_of(&bytes)?, moment.payload(&bytes)?);
+                if found.len() < limit
+                    && is_behind(&key)
+                    && filter.passes(&key, &payload)
+                    && (moment.has_point(&bytes)? || inner.visible(&snapshot, &moment, &bytes, &key)?.is_some())
+                {
+                    found.push((key, payload));
+                }
+            }
+            return Ok(found);
+        }
+        // Those written here and those that were built into the base, as one.
+        let first = after.map(PointKey::to_bytes).unwrap_or_default();
+        let mut written = moment.points_from(&first).peekable();
+        let built = snapshot.base.as_ref().map(Index::keys);
+        let name = |key: &PointKey| match key {
+            PointKey::Number(number) => KeyName::Number(*number),
+            PointKey::Text(text) => KeyName::Text(text.to_string()),
+        };
+        let places = built.map_or(0, Keys::len);
+        let mut place = match (built, after) {
+            (Some(keys), Some(after)) => keys.place_from(&name(after)).map_err(SearchError::from)?,
+            _ => 0,
+        };
+        while found.len() < limit {
+            let here = match written.peek() {
+                None => None,
+                Some(Ok((bytes, _))) => Some(key_of(bytes)?),
+                Some(Err(_)) => return written.next().map_or(Ok(found), |entry| entry.map(|_| Vec::new())),
+            };
+            let there = match built.filter(|_| place < places) {
+                None => None,
+                Some(keys) => Some(match keys.key_at(place).map_err(SearchError::from)?.0 {
+                    KeyName::Number(number) => PointKey::Number(number),
+                    KeyName::Text(text) => PointKey::Text(text.into()),
+                }),
+            };
+            let (key, payload) = match (here, there) {
+                (None, None) => break,
+                (Some(here), there) if there.as_ref().is_none_or(|there| here <= *there) => {
+                    place += u64::from(there.as_ref() == Some(&here));
+                    let Some(entry) = written.next() else { break };
+                    (here, entry?.1)
+                }
+                (_, Some(there)) => {
+                    place += 1;
+                    if inner.visible(&snapshot, &moment, &there.to_bytes(), &there)?.is_none() {
+                        continue;
+                    }
+                    (there, String::new())
+                }
+                (Some(_), None) => break,
+            };
+            if is_behind(&key) && filter.is_none_or(|filter| filter.passes(&key, &payload)) {
+                found.push((key, payload));
+            }
+        }
+        Ok(found)
+    }
+
     /// How many live points pass `filter`: by looking at all, where it leads to no short list.
     ///
     /// # Errors
@@ -212,25 +300,46 @@ impl Collection {
     }
 }
 
+/// The keys of all that may pass, where the store has a short list of them.
+fn short_list(moment: &Moment<'_>, filter: &Filter) -> Result<Option<Vec<Vec<u8>>>, CollectionError> {
+    let mut shortest: Option<Vec<Vec<u8>>> = None;
+    for way in filter.ways() {
+        shortest = moment.keys_at(&way, shortest.as_ref().map_or(FEW, Vec::len))?.or(shortest);
+    }
+    Ok(shortest)
+}
+
 impl Inner {
+    /// A snapshot and a moment of the store that speak of the same nodes.
+    fn moment(&self) -> Result<(Arc<Snapshot>, Moment<'_>), CollectionError> {
+        loop {
+            let (snapshot, moment) = (self.snapshot.load_full(), self.store.moment());
+            if moment.base()? == (snapshot.base.as_ref().map(name_of), snapshot.merged) {
+                return Ok((snapshot, moment));
+            }
+            if self.options.read_only {
+                return Err(self.store.damaged("its base was replaced; open it again".to_string()));
+            }
+            // The store is a moment ahead, and the snapshot about to follow.
+            drop(moment);
+            drop(snapshot);
+            drop(locked(&self.writer));
+        }
+    }
+
+    /// The node of a key that a search of `snapshot` may find.
+    fn visible(&self, snapshot: &Snapshot, moment: &Moment<'_>, bytes: &[u8], key: &PointKey) -> Result<Option<NodeId>, CollectionError> {
+        let node = match moment.node_of(bytes)? {
+            Some(node) => Some(node).filter(|&node| node != NO_NODE),
+            None => node_of(snapshot.base.as_ref(), key)?,
+        };
+        Ok(node.filter(|&node| !snapshot.hidden.contains(node)).map(NodeId))
+    }
+
     /// A snapshot, and which of its points pass.
     fn passing(self: &Arc<Inner>, filter: &Filter) -> Result<(Arc<Snapshot>, Passing), CollectionError> {
-        for _ in 0..MOST_LOOKS {
-            let snapshot = self.snapshot.load_full();
-            let moment = self.store.moment();
-            // The store may be a moment ahead, with other nodes; then the snapshot is about to follow.
-            if moment.base()? != (snapshot.base.as_ref().map(name_of), snapshot.merged) {
-                drop(moment);
-                drop(snapshot);
-                drop(locked(&self.writer));
-                continue;
-            }
-            let mut shortest: Option<Vec<Vec<u8>>> = None;
-            for way in filter.ways() {
-                let most = shortest.as_ref().map_or(FEW, Vec::len);
-                shortest = moment.keys_at(&way, most)?.or(shortest);
-            }
-            let Some(keys) = shortest else { break };
+        let (snapshot, moment) = self.moment()?;
+        if let Some(keys) = short_list(&moment, filter)? {
             let (mut passing, mut nodes) = (HashSet::new(), Vec::new());
             for bytes in keys {
                 let Some(key) = PointKey::from_bytes(self.config.keys, &bytes) else {
@@ -239,18 +348,13 @@ impl Inner {
                 if !filter.passes(&key, &moment.payload(&bytes)?) {
                     continue;
                 }
-                let node = match moment.node_of(&bytes)? {
-                    Some(node) => Some(node).filter(|&node| node != NO_NODE),
-                    None => node_of(snapshot.base.as_ref(), &key)?,
-                };
-                nodes.extend(node.filter(|&node| !snapshot.hidden.contains(node)).map(NodeId));
+                nodes.extend(self.visible(&snapshot, &moment, &bytes, &key)?);
                 passing.insert(key);
             }
             nodes.sort_unstable();
-            drop(moment);
             return Ok((snapshot, Passing::These(passing, Arc::new(Nodes(nodes)))));
         }
-        let snapshot = self.snapshot.load_full();
+        drop(moment);
         let judge = PayloadJudge {
             inner: Arc::clone(self),
             base: snapshot.base.clone(),

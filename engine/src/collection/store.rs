@@ -138,6 +138,21 @@ impl Moment<'_> {
         self.get(NODES, key)?.map(|value| self.store.parse_node(key, &value)).transpose()
     }
 
+    /// Points that were written here, by key, from `first` on.
+    pub(super) fn points_from(&self, first: &[u8]) -> impl Iterator<Item = Result<(Box<[u8]>, String), CollectionError>> + '_ {
+        let entries = self.of.iterator_cf(self.store.family(POINTS), IteratorMode::From(first, rocksdb::Direction::Forward));
+        entries.map(|entry| {
+            let (key, value) = entry.map_err(|error| self.store.failed(&error))?;
+            let payload = self.store.parse_point(&key, &value)?.1;
+            Ok((key, payload))
+        })
+    }
+
+    /// Whether a point was written here that is not deleted.
+    pub(super) fn has_point(&self, key: &[u8]) -> Result<bool, CollectionError> {
+        Ok(self.get(POINTS, key)?.is_some())
+    }
+
     /// The keys at all of these places, each once; `None` where they are more than `most`, or not known.
     pub(super) fn keys_at(&self, places: &[Place], most: usize) -> Result<Option<Vec<Vec<u8>>>, CollectionError> {
         let mut keys: Vec<Vec<u8>> = Vec::new();

@@ -58,6 +58,24 @@ fn check(kind: &Kind, collection: &Collection, model: &Model, told: &str) -> Che
     };
     let mut checked = Checked { found: 0, wanted: 0, scans: 0, walks: 0 };
     collection.verify(&mut |_, _| ()).unwrap();
+    // In pages of every length, all points come once, in order.
+    let all: Vec<(PointKey, String)> = model.iter().map(|(key, (_, payload))| (key.clone(), payload.clone())).collect();
+    let scrolled = |page: usize, filter: Option<&Filter>| {
+        let mut scrolled: Vec<(PointKey, String)> = Vec::new();
+        loop {
+            let after = scrolled.last().map(|(key, _)| key.clone());
+            let more = collection.scroll(after.as_ref(), page, filter).unwrap();
+            if more.is_empty() {
+                return scrolled;
+            }
+            scrolled.extend(more);
+        }
+    };
+    assert!(scrolled(700, None) == all && scrolled(1 << 20, None) == all, "{told}");
+    for filter in filters(kind.keys, &|i| kind.key(i)) {
+        let passing: Vec<_> = all.iter().filter(|(key, payload)| filter.passes(key, payload)).cloned().collect();
+        assert!(scrolled(500, Some(&filter)) == passing, "{told}");
+    }
     for (number, filter) in filters(kind.keys, &|i| kind.key(i)).iter().enumerate() {
         let told = format!("{told} filter {number}");
         let passing: BTreeMap<&PointKey, &Vec<f32>> =

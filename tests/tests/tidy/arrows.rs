@@ -14,7 +14,8 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("roxanne-core", &[]),
     ("roxanne-builder", &["roxanne-core"]),
     ("roxanne-engine", &["roxanne-core"]),
-    ("roxanne", &["roxanne-core", "roxanne-builder", "roxanne-engine"]),
+    ("roxanne-server", &["roxanne-core", "roxanne-engine"]),
+    ("roxanne", &["roxanne-core", "roxanne-builder", "roxanne-engine", "roxanne-server"]),
     ("roxanne-bench", &["roxanne-core", "roxanne-builder", "roxanne-engine", "roxanne"]),
     ("roxanne-tests", &["roxanne-core", "roxanne-builder", "roxanne-engine", "roxanne"]),
 ];

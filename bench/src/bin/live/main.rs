@@ -19,6 +19,8 @@ enum Scene {
     Churn,
     /// Nine of ten are deleted
     Delete,
+    /// Searches under filters that a half, a tenth, a hundredth and a thousandth of the points pass
+    Filter,
 }
 
 /// What a living collection costs

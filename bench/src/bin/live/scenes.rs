@@ -11,7 +11,7 @@ use roxanne_core::{
 };
 use roxanne_engine::{
     OpenOptions, SearchParams,
-    collection::{Change, Collection, CollectionConfig, CollectionOptions, Durability, KeyKind, MergeLimits, Point, PointKey},
+    collection::{Change, Collection, CollectionConfig, CollectionOptions, Durability, Filter, KeyKind, MergeLimits, Point, PointKey},
 };
 use serde_json::{Value, json};
 use std::{
@@ -44,6 +44,7 @@ pub(super) fn play(args: &Args) -> Outcome {
         Scene::Merge => stage.merge(),
         Scene::Churn => stage.churn(false).and_then(|()| stage.churn(true)),
         Scene::Delete => stage.delete(),
+        Scene::Filter => stage.filter(),
     }
 }
 
@@ -68,7 +69,7 @@ impl<'a> Stage<'a> {
         let more = match args.scene {
             Scene::Churn => args.rows,
             Scene::Merge => 2 * args.extra,
-            Scene::Upserts | Scene::Delete => 0,
+            Scene::Upserts | Scene::Delete | Scene::Filter => 0,
         };
         let wanted = args.rows + more;
         if base.n() < wanted {
@@ -158,6 +159,64 @@ impl<'a> Stage<'a> {
             recalls.push(json!({ "list_size": list_size, "recall": sum / asked, "reads": reads as f64 / asked }));
         }
         Ok(recalls.into())
+    }
+
+    /// A collection whose points have payloads, all in its base.
+    fn with_payloads(&self, payload: impl Fn(u64) -> String) -> Outcome<Collection> {
+        let (path, n) = (self.work.join("filter"), self.args.rows);
+        let element = if self.element == ElementType::U8 { ElementType::U8 } else { ElementType::F32 };
+        let config = CollectionConfig { dim: self.dim, metric: self.args.metric, element, keys: KeyKind::Numbers };
+        let mut options =
+            CollectionOptions { merges: false, delta_bytes: u64::MAX, durability: Durability::Os, ..CollectionOptions::default() };
+        // Codes, a searcher, and a small part of the pages.
+        options.base = OpenOptions { budget: Budget::ram(n * 36 + (48 << 20)), searchers: 1, ..OpenOptions::default() };
+        let collection = Collection::create(&path, &config, &options)?;
+        let keys: Vec<u64> = (0..n).collect();
+        let begin = Instant::now();
+        for some in keys.chunks(1000) {
+            let point = |&key: &u64| Point { key: PointKey::Number(key), vector: self.row(key).to_vec(), payload: payload(key) };
+            collection.write(some.iter().map(|key| Change::Upsert(point(key))).collect())?;
+        }
+        say(&json!({"scene": "filter", "points_with_payload_per_second": n as f64 / begin.elapsed().as_secs_f64()}));
+        let index = self.work.join("filter.rx");
+        self.build(self.file("filter", &mut (0..n))?, keys, 0, &index)?;
+        collection.promote(&index, collection.stats().sequence)?;
+        Ok(collection)
+    }
+
+    fn filter(&self) -> Outcome {
+        let n = self.args.rows;
+        let collection = self.with_payloads(|key| format!("{{\"p\": {}}}", key % 1000))?;
+        for passing in [1000, 500, 100, 10, 1] {
+            let of = |key: &u64| key % 1000 < passing;
+            let truth = self.truth(&mut (0..n).filter(of))?;
+            let json = json!({"must": [{"key": "p", "range": {"lt": passing}}]});
+            let filter = Filter::from_json(&json, KeyKind::Numbers)?;
+            for list_size in LIST_SIZES {
+                let (mut sum, mut reads, mut times) = (0.0, 0, Vec::new());
+                let mut way = "";
+                for (at, query) in self.queries.chunks_exact(self.dim).enumerate() {
+                    let params = SearchParams { k: K, list_size, ..SearchParams::DEFAULT };
+                    let found = collection.search_filtered(query, &params, &filter)?;
+                    // The place among those that pass, which are in the order of their numbers.
+                    let place = |number: u64| number / 1000 * passing + number % 1000;
+                    let number = |key: &PointKey| if let PointKey::Number(number) = key { place(*number) } else { u64::MAX };
+                    let keys: Vec<u64> = found.hits.iter().map(|hit| number(&hit.key)).collect();
+                    let distances: Vec<f32> = found.hits.iter().map(|hit| hit.distance).collect();
+                    sum += recall_at_k_with_ties(&truth, at as u64, &keys, &distances, K);
+                    reads += found.stats.reads;
+                    times.push(found.stats.micros);
+                    way = found.stats.way.name();
+                }
+                let asked = times.len() as f64;
+                times.sort_unstable();
+                say(&json!({
+                    "scene": "filter", "share": passing as f64 / 1000.0, "list_size": list_size, "way": way, "recall": sum / asked,
+                    "reads": reads as f64 / asked, "p50_micros": times[times.len() / 2], "p99_micros": times[times.len() * 99 / 100],
+                }));
+            }
+        }
+        Ok(())
     }
 
     /// Merges until nothing is left.

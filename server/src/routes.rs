@@ -1,0 +1,185 @@
+//! Which URL asks for what.
+
+use crate::{
+    Server,
+    collections::Served,
+    points::{self, Effort},
+    reply::{Refusal, result},
+};
+use hyper::{Method, StatusCode, Uri};
+use roxanne_core::{element::ElementType, metric::Metric};
+use roxanne_engine::collection::{CollectionConfig, KeyKind};
+use serde_json::{Value, json};
+use std::{future::Future, sync::Arc, time::Instant};
+
+pub(crate) const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; version=0.0.4";
+
+/// The version of Qdrant whose dialect is spoken: its clients warn of a server that is much older or newer than they are.
+const DIALECT: &str = "1.20.0";
+
+/// Requests that run at once; those beyond are told to come again.
+pub(crate) const MOST_AT_ONCE: usize = 256;
+
+/// What goes back.
+pub(crate) struct Reply {
+    pub(crate) kind: &'static str,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// The answer to a request whose body, where one is wanted, `body` reads.
+pub(crate) async fn answer<F>(
+    server: &Arc<Server>,
+    method: &Method,
+    uri: &Uri,
+    start: Instant,
+    body: impl FnOnce() -> F,
+) -> Result<Reply, Refusal>
+where
+    F: Future<Output = Result<Vec<u8>, Refusal>>,
+{
+    let segments: Vec<&str> = uri.path().split('/').filter(|segment| !segment.is_empty()).collect();
+    let text = |text: String| Ok(Reply { kind: TEXT, bytes: text.into_bytes() });
+    if matches!(*method, Method::GET | Method::HEAD) {
+        match segments[..] {
+            ["healthz" | "livez" | "readyz"] => return text("healthz check passed".to_string()),
+            ["metrics"] => return text(server.metrics.text(&server.collections.stats())),
+            [] => {
+                let about = json!({"title": "roxanne", "version": DIALECT, "roxanne_version": env!("CARGO_PKG_VERSION")});
+                return Ok(Reply { kind: JSON, bytes: about.to_string().into_bytes() });
+            }
+            _ => {}
+        }
+    }
+    let bytes = if matches!(*method, Method::GET | Method::HEAD) { Vec::new() } else { body().await? };
+    let busy = |_| Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too much runs at once; try again");
+    let permit = Arc::clone(&server.running).try_acquire_owned().map_err(busy)?;
+    let (server, method) = (Arc::clone(server), method.clone());
+    let segments: Vec<String> = segments.into_iter().map(String::from).collect();
+    // The engine blocks.
+    let work = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        let body = match &bytes[..] {
+            [] => Value::Null,
+            bytes => serde_json::from_slice(bytes).map_err(|error| Refusal::bad(format!("Format error in JSON body: {error}")))?,
+        };
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        let value = route(&server, &method, &segments, &body)?;
+        Ok(Reply { kind: JSON, bytes: result(value, start.elapsed().as_secs_f64()).to_string().into_bytes() })
+    });
+    work.await.unwrap_or_else(|_| Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "it failed; the server's log says how")))
+}
+
+fn route(server: &Server, method: &Method, segments: &[&str], body: &Value) -> Result<Value, Refusal> {
+    let all = &server.collections;
+    let method = if method == Method::HEAD { "GET" } else { method.as_str() };
+    match (method, segments) {
+        ("GET", ["collections"]) => {
+            let names: Vec<Value> = all.names().into_iter().map(|name| json!({"name": name})).collect();
+            Ok(json!({"collections": names}))
+        }
+        ("GET", ["aliases"]) | ("GET", ["collections", _, "aliases"]) => Ok(json!({"aliases": []})),
+        ("GET", ["cluster"]) => Ok(json!({"status": "disabled"})),
+        ("GET", ["collections", name]) => Ok(info(&*all.get(name)?)),
+        ("GET", ["collections", name, "exists"]) => Ok(json!({"exists": all.find(name).is_some()})),
+        ("PUT", ["collections", name]) => all.create(name, &config(body)?).map(|()| json!(true)),
+        ("DELETE", ["collections", name]) => all.remove(name).map(|removed| json!(removed)),
+        // All scalars of payloads are indexed as they are.
+        ("PUT", ["collections", name, "index"]) | ("DELETE", ["collections", name, "index", _]) => {
+            Ok(points::done(all.get(name)?.collection.stats().sequence))
+        }
+        (_, ["collections", name, "points", rest @ ..]) => on_points(server, &*all.get(name)?, method, rest, body),
+        (_, ["collections", "aliases"]) => Err(Refusal::not_there("aliases")),
+        (_, ["collections", _, "snapshots", ..] | ["snapshots", ..]) => Err(Refusal::not_there("snapshots over HTTP")),
+        (_, ["collections", _, ..] | ["cluster", ..] | ["telemetry" | "locks" | "issues", ..]) => {
+            Err(Refusal::not_there(&format!("{method} /{}", segments.join("/"))))
+        }
+        _ => Err(Refusal::not_found(format!("{method} /{}", segments.join("/")))),
+    }
+}
+
+fn on_points(server: &Server, served: &Served, method: &str, rest: &[&str], body: &Value) -> Result<Value, Refusal> {
+    let search = |body: &Value, effort: Effort| points::search(served, body, effort, &server.metrics);
+    let each = |effort: Effort| {
+        let searches = body.get("searches").and_then(Value::as_array).ok_or_else(|| Refusal::bad("searches: a list is expected"))?;
+        searches.iter().map(|body| search(body, effort)).collect::<Result<Vec<_>, _>>().map(Value::from)
+    };
+    match (method, rest) {
+        ("PUT", []) => points::upsert(served, body),
+        ("POST", []) => points::retrieve(served, body),
+        ("GET", [id]) => points::get(served, id),
+        ("POST", ["delete"]) => points::delete(served, body),
+        ("POST", ["search"]) => search(body, Effort::Search),
+        ("POST", ["search", "batch"]) => each(Effort::Search),
+        ("POST", ["query"]) => search(body, Effort::Query),
+        ("POST", ["query", "batch"]) => each(Effort::Query),
+        ("POST", ["scroll"]) => points::scroll(served, body),
+        ("POST", ["count"]) => points::count(served, body),
+        ("POST", ["payload"]) => points::change_payload(served, body, &points::Payload::Set),
+        ("PUT", ["payload"]) => points::change_payload(served, body, &points::Payload::Overwrite),
+        ("POST", ["payload", "delete"]) => points::change_payload(served, body, &points::Payload::Delete),
+        ("POST", ["payload", "clear"]) => points::change_payload(served, body, &points::Payload::Clear),
+        ("POST", ["batch"]) => points::batch(served, body),
+        _ => Err(Refusal::not_there(&format!("{method} points/{}", rest.join("/")))),
+    }
+}
+
+/// What a collection is made of.
+fn config(body: &Value) -> Result<CollectionConfig, Refusal> {
+    let vectors = body.get("vectors").filter(|vectors| !vectors.is_null()).ok_or_else(|| Refusal::bad("vectors is missing"))?;
+    if body.get("sparse_vectors").is_some_and(|sparse| sparse.as_object().is_some_and(|sparse| !sparse.is_empty())) {
+        return Err(Refusal::not_there("sparse vectors"));
+    }
+    let Some(size) = vectors.get("size") else { return Err(Refusal::not_there("several vectors with names under one point")) };
+    let dim =
+        size.as_u64().and_then(|size| usize::try_from(size).ok()).ok_or_else(|| Refusal::bad("vectors.size: a number is expected"))?;
+    let metric = match vectors.get("distance").and_then(Value::as_str) {
+        Some("Cosine") => Metric::Cosine,
+        Some("Dot") => Metric::InnerProduct,
+        Some("Euclid") => Metric::L2,
+        Some("Manhattan") => Metric::Manhattan,
+        _ => return Err(Refusal::bad("vectors.distance: Cosine, Dot, Euclid or Manhattan is expected")),
+    };
+    let element = match vectors.get("datatype").and_then(Value::as_str) {
+        None | Some("float32") => ElementType::F32,
+        Some("float16") => ElementType::F16,
+        Some("uint8") => ElementType::U8,
+        Some(_) => return Err(Refusal::bad("vectors.datatype: float32, float16 or uint8 is expected")),
+    };
+    if vectors.get("multivector_config").is_some_and(|config| !config.is_null()) {
+        return Err(Refusal::not_there("several vectors under one point"));
+    }
+    // Ids are numbers or UUIDs, both as texts.
+    Ok(CollectionConfig { dim, metric, element, keys: KeyKind::Strings })
+}
+
+/// What a collection is and where it stands, in the fields that clients of Qdrant look for.
+fn info(served: &Served) -> Value {
+    let (config, stats) = (served.collection.config(), served.collection.stats());
+    let distance = match config.metric {
+        Metric::Cosine => "Cosine",
+        Metric::InnerProduct => "Dot",
+        Metric::L2 => "Euclid",
+        Metric::Manhattan => "Manhattan",
+        Metric::Hamming => "Hamming",
+    };
+    let trouble = served.collection.trouble();
+    json!({
+        "status": if trouble.is_some() { "yellow" } else { "green" },
+        "optimizer_status": trouble.map_or(json!("ok"), |error| json!({"error": error})),
+        "points_count": stats.points,
+        "indexed_vectors_count": stats.points - (u64::from(u32::try_from(stats.delta_points).unwrap_or(u32::MAX)) - stats.delta_linked).min(stats.points),
+        "segments_count": 1 + u64::from(stats.base_points > 0),
+        "config": {
+            "params": {"vectors": {"size": config.dim, "distance": distance}, "shard_number": 1, "replication_factor": 1, "on_disk_payload": true},
+            "hnsw_config": {"m": 0, "ef_construct": 0, "full_scan_threshold": 0},
+            "optimizer_config": {"deleted_threshold": 0.0, "vacuum_min_vector_number": 0, "default_segment_number": 0, "flush_interval_sec": 0},
+        },
+        "payload_schema": {},
+        "roxanne": {
+            "sequence": stats.sequence, "base_points": stats.base_points, "base_dead": stats.base_dead - stats.base_free,
+            "base_free": stats.base_free, "delta_points": stats.delta_points - stats.delta_dead, "delta_bytes": stats.delta_bytes,
+            "delta_allowed_bytes": stats.delta_allowed,
+        },
+    })
+}
