@@ -21,7 +21,12 @@ use roxanne_engine::collection::{Collection, CollectionError, CollectionOptions,
 use std::{
     fs, io,
     path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, TryLockError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
 };
 
 /// How a base is built.
@@ -75,6 +80,10 @@ impl From<DatasetError> for RebuildError {
     }
 }
 
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// Between two looks at whether another has come to its end.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// Room for as many points again as there are, and a million more.
 pub fn room_for(points: u64) -> u64 {
     (2 * points + 1_000_000).min(MAX_NODES)
@@ -85,6 +94,15 @@ pub fn room_for(points: u64) -> u64 {
 /// # Errors
 /// What the collection, the builder or the disk says; a stop.
 pub fn rebuild(collection: &Collection, how: &Rebuild) -> Result<Report, RebuildError> {
+    // One in a process: budgets are of one, and so is the directory.
+    let _alone = loop {
+        match ONE_AT_A_TIME.try_lock() {
+            Ok(alone) => break alone,
+            Err(TryLockError::Poisoned(alone)) => break alone.into_inner(),
+            Err(TryLockError::WouldBlock) if how.stop.load(Relaxed) => return Err(BuildError::Stopped.into()),
+            Err(TryLockError::WouldBlock) => thread::sleep(LOOK),
+        }
+    };
     let config = *collection.config();
     // Beside what it becomes, so that it can be moved; whatever an interrupted one left goes first.
     let place = collection.path().join("merge");
@@ -101,6 +119,10 @@ pub fn rebuild(collection: &Collection, how: &Rebuild) -> Result<Report, Rebuild
         let (mut numbers, mut names) = (Vec::new(), Vec::new());
         let mut failed = None;
         let sequence = collection.export(|key, row| {
+            if how.stop.load(Relaxed) {
+                let error = io::ErrorKind::Interrupted.into();
+                return Err(CollectionError::Io { path: rows.clone(), error });
+            }
             match key {
                 PointKey::Number(number) => numbers.push(number),
                 PointKey::Text(name) => names.push(name.into_string()),
@@ -135,7 +157,19 @@ pub fn rebuild(collection: &Collection, how: &Rebuild) -> Result<Report, Rebuild
 /// in it or when so much has gathered that building takes less than merging.
 pub fn by_itself(options: CollectionOptions, budget: Budget) -> CollectionOptions {
     let build = move |collection: &Collection, stop: &Arc<AtomicBool>| {
-        let params = BuildParams { capacity: room_for(collection.count()), ..BuildParams::default() };
+        let points = collection.count();
+        let params = BuildParams { capacity: room_for(points), ..BuildParams::default() };
+        // What deletes and merges need is left to them. The rows are written twice: for the builder, and in the base.
+        let rows = points * collection.config().element.row_bytes(collection.config().dim) as u64;
+        let free = collection.disk_free()?;
+        if free < 2 * rows {
+            return Err(format!(
+                "{free} bytes of the disk are free beyond the reserve, a base of {points} points takes more than {}",
+                2 * rows
+            )
+            .into());
+        }
+        let budget = Budget { disk: budget.disk.min(free - rows), ..budget };
         let how = Rebuild { params, budget, threads: 0, observer: Arc::new(Silent), stop: Arc::clone(stop) };
         rebuild(collection, &how).map(|_| ()).map_err(Into::into)
     };

@@ -349,6 +349,14 @@ impl Collection {
         &self.inner().path
     }
 
+    /// Bytes of the disk that are free, beyond those that are left free.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn disk_free(&self) -> Result<u64, CollectionError> {
+        Ok(self.inner().disk_free()?.saturating_sub(self.inner().options.disk_reserve))
+    }
+
     /// What the threads behind it failed at last, in words; they try again after a while.
     pub fn trouble(&self) -> Option<String> {
         locked(&self.inner().trouble).clone()

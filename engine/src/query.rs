@@ -57,6 +57,8 @@ pub(crate) struct Query {
     radius: f32,
     /// Everything ranked stays, for a list that grows.
     keeps_all: bool,
+    /// Whether its list grew: nodes may be met again.
+    has_grown: bool,
     started: Option<Instant>,
     ranker: Ranker,
     pq_query: Vec<f32>,
@@ -110,6 +112,7 @@ impl Query {
             hidden: None,
             radius: f32::INFINITY,
             keeps_all: false,
+            has_grown: false,
             started: None,
             ranker: Ranker::default(),
             pq_query: Vec::new(),
@@ -145,7 +148,7 @@ impl Query {
         self.stats = SearchStats::default();
         self.waiting = 0;
         self.radius = f32::INFINITY;
-        self.keeps_all = false;
+        (self.keeps_all, self.has_grown) = (false, false);
         self.all.clear();
         self.wanted.clear();
         self.to_read.clear();
@@ -210,7 +213,11 @@ impl Query {
 
     /// Takes an ended query up again with a list of `list_size`.
     pub(crate) fn go_on(&mut self, base: &Base, list_size: usize) {
-        self.started = Some(Instant::now());
+        // One that is judged is still the same search.
+        if !matches!(self.filter, Some(Filter::Judged(_))) {
+            self.started = Some(Instant::now());
+        }
+        self.has_grown = true;
         self.search.grow(list_size);
         match self.way {
             // Nodes that a page was not good for may be wanted now.
@@ -236,6 +243,11 @@ impl Query {
         self.all.sort_unstable();
         self.all.dedup();
         (self.search.list_size(), self.all.len())
+    }
+
+    /// Lets go of who judges.
+    pub(crate) fn forget_filter(&mut self) {
+        self.filter = None;
     }
 
     /// Candidates that it keeps.
@@ -442,7 +454,9 @@ impl Query {
         let ranked = Ranked { distance, id, key: key() };
         match &self.filter {
             // Judging costs more than looking whether it matters; a list that grew meets some again.
-            Some(Filter::Judged(_)) if !self.keeps_all && (!self.top.admits(&ranked) || self.top.kept().any(|kept| *kept == ranked)) => {
+            Some(Filter::Judged(_))
+                if !self.keeps_all && (!self.top.admits(&ranked) || (self.has_grown && self.top.kept().any(|kept| *kept == ranked))) =>
+            {
                 return;
             }
             Some(filter) if !filter.admits(ranked.key, id) => return,

@@ -180,6 +180,13 @@ impl Searcher {
     ) -> Result<Answer, SearchError> {
         self.alone()?;
         let slot = self.begin(0, query, params, Some(Filter::Judged(Arc::clone(judge))), hidden)?;
+        let answer = self.grow_judged(slot, params, judge);
+        // The judge holds what this searcher belongs to.
+        self.slots[slot].query.forget_filter();
+        answer
+    }
+
+    fn grow_judged(&mut self, slot: usize, params: &SearchParams, judge: &Arc<dyn Judge>) -> Result<Answer, SearchError> {
         loop {
             let answer = self.finish(slot)?;
             let list_size = self.slots[slot].query.list_size();

@@ -8,7 +8,15 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    thread,
+    time::{Duration, Instant},
 };
+
+/// How long a removal waits for requests, and between two looks at whether they have ended.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(5);
+/// What the directory of a collection is called behind its name while it is removed.
+const DELETED: &str = ".deleted";
 
 /// One that is served.
 pub(crate) struct Served {
@@ -44,9 +52,18 @@ impl Collections {
         let mut open = BTreeMap::new();
         for entry in fs::read_dir(&directory).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
+            // What a removal was cut off in.
+            if path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with('.') && name.ends_with(DELETED)) {
+                fs::remove_dir_all(&path).map_err(failed)?;
+                continue;
+            }
             let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| is_name(name)) else { continue };
             if is_collection(&path) {
-                open.insert(name.to_string(), Arc::new(Served::new(Collection::open(&path, &options)?)));
+                // One that is damaged keeps no other from being served.
+                match Collection::open(&path, &options) {
+                    Ok(collection) => _ = open.insert(name.to_string(), Arc::new(Served::new(collection))),
+                    Err(error) => eprintln!("error: {name} is not served: {error}"),
+                }
             }
         }
         Ok(Collections { directory, options, open: Mutex::new(open), changing: Mutex::default() })
@@ -77,24 +94,45 @@ impl Collections {
         if self.find(name).is_some() {
             return Err(exists());
         }
-        let made = Collection::create(self.directory.join(name), config, &self.options);
-        let made = made.map_err(|error| if matches!(error, CollectionError::Exists { .. }) { exists() } else { error.into() })?;
+        let path = self.directory.join(name);
+        let made = Collection::create(&path, config, &self.options).map_err(|error| match error {
+            CollectionError::Exists { .. } => exists(),
+            error => {
+                // It may be there and not open.
+                let _ = fs::remove_dir_all(&path);
+                error.into()
+            }
+        })?;
         locked(&self.open).insert(name.to_string(), Arc::new(Served::new(made)));
         Ok(())
     }
 
-    /// Removes one; false when there was none. Requests that still use it come to their end.
+    /// Removes one; false when there was none. Requests that use it come to their end first: its store must be closed before another may lie there.
     pub(crate) fn remove(&self, name: &str) -> Result<bool, Refusal> {
         let _one_at_a_time = locked(&self.changing);
         let Some(served) = locked(&self.open).remove(name) else { return Ok(false) };
-        let path = self.directory.join(name);
-        // First by one rename, so that a crash leaves all of it or none under its name.
-        let gone = self.directory.join(format!(".{name}.deleted"));
-        let removed =
-            fs::remove_dir_all(&gone).or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) });
-        let outcome = removed.and_then(|()| fs::rename(&path, &gone));
+        let begin = Instant::now();
+        while Arc::strong_count(&served) > 1 {
+            if begin.elapsed() > PATIENCE {
+                locked(&self.open).insert(name.to_string(), served);
+                return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("Collection `{name}` is in use; try again")));
+            }
+            thread::sleep(LOOK);
+        }
         drop(served);
-        outcome.and_then(|()| fs::remove_dir_all(&gone)).map_err(|error| CollectionError::Io { path, error })?;
+        let (path, gone) = (self.directory.join(name), self.directory.join(format!(".{name}{DELETED}")));
+        // First by one rename, so that a crash leaves all of it or none under its name.
+        let failed = |path: &Path| {
+            let path = path.to_path_buf();
+            move |error| Refusal::from(CollectionError::Io { path, error })
+        };
+        if let Err(error) = fs::rename(&path, &gone) {
+            if let Ok(again) = Collection::open(&path, &self.options) {
+                locked(&self.open).insert(name.to_string(), Arc::new(Served::new(again)));
+            }
+            return Err(failed(&path)(error));
+        }
+        fs::remove_dir_all(&gone).map_err(failed(&gone))?;
         Ok(true)
     }
 }

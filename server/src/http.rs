@@ -18,7 +18,7 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::timeout,
 };
 
@@ -30,7 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LONGEST_BODY: Duration = Duration::from_secs(120);
 /// Bytes of a head, and of a body.
 const HEAD_BYTES: usize = 32 << 10;
-const BODY_BYTES: usize = 64 << 20;
+const BODY_BYTES: usize = 32 << 20;
+/// Kibibytes of bodies that are read or worked on at once; those beyond wait.
+pub(crate) const BODIES_KIB: usize = 256 << 10;
 /// For what runs when the server is told to stop.
 const LAST_WORDS: Duration = Duration::from_secs(20);
 /// After an accept that failed, as where no more files may be open.
@@ -91,7 +93,7 @@ async fn answer(server: &Arc<Server>, request: Request<Incoming>) -> Response<Fu
     let start = Instant::now();
     let (head, body) = request.into_parts();
     let outcome = match may_ask(server, &head.headers, head.uri.path()) {
-        Ok(()) => routes::answer(server, &head.method, &head.uri, start, || whole(body)).await,
+        Ok(()) => routes::answer(server, &head.method, &head.uri, start, || whole(server, body)).await,
         Err(refusal) => Err(refusal),
     };
     let (status, kind, bytes) = match outcome {
@@ -136,12 +138,16 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b)) == 0
 }
 
-/// All of a body.
-async fn whole(body: Incoming) -> Result<Vec<u8>, Refusal> {
+/// All of a body, and the right to hold it.
+async fn whole(server: &Server, body: Incoming) -> Result<(Vec<u8>, OwnedSemaphorePermit), Refusal> {
     let too_large = || Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body of more than {BODY_BYTES} bytes"));
     if body.size_hint().lower() > BODY_BYTES as u64 {
         return Err(too_large());
     }
+    // As long as it says, or as long as one may be.
+    let bytes = body.size_hint().exact().unwrap_or(BODY_BYTES as u64);
+    let permit = Arc::clone(&server.bodies).acquire_many_owned((bytes >> 10) as u32 + 1).await;
+    let permit = permit.map_err(|_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the server stops"))?;
     let late = || Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
     let (mut body, mut bytes) = (Limited::new(body, BODY_BYTES), Vec::new());
     let all = async {
@@ -154,5 +160,5 @@ async fn whole(body: Incoming) -> Result<Vec<u8>, Refusal> {
         Ok(())
     };
     timeout(LONGEST_BODY, all).await.unwrap_or_else(|_| Err(late()))?;
-    Ok(bytes)
+    Ok((bytes, permit))
 }

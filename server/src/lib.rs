@@ -13,7 +13,7 @@ mod routes;
 use collections::Collections;
 use metrics::Metrics;
 use roxanne_core::ErrorClass;
-use roxanne_engine::collection::{CollectionError, CollectionOptions};
+use roxanne_engine::collection::CollectionOptions;
 use std::{
     future::Future,
     io,
@@ -65,9 +65,6 @@ pub enum ServeError {
         /// What the operating system said.
         error: io::Error,
     },
-    /// A collection that cannot be opened.
-    #[error(transparent)]
-    Collection(#[from] CollectionError),
 }
 
 impl ServeError {
@@ -76,7 +73,6 @@ impl ServeError {
         match self {
             ServeError::Insecure { .. } => ErrorClass::Usage,
             ServeError::Bind { error, .. } | ServeError::Data { error, .. } => ErrorClass::of_io(error),
-            ServeError::Collection(error) => error.class(),
         }
     }
 }
@@ -90,12 +86,14 @@ struct Server {
     is_local: bool,
     /// Of what runs at once.
     running: Arc<Semaphore>,
+    /// Of kibibytes of bodies.
+    bodies: Arc<Semaphore>,
 }
 
 /// Serves until `stop` is ready, then lets what runs come to its end. `ready` hears of the address when all collections are open.
 ///
 /// # Errors
-/// An address or a directory that cannot be used; a collection that cannot be opened.
+/// An address or a directory that cannot be used.
 pub async fn serve(options: ServerOptions, ready: impl FnOnce(SocketAddr), stop: impl Future<Output = ()>) -> Result<(), ServeError> {
     let ServerOptions { data, bind, api_key, insecure, collection } = options;
     let is_local = bind.ip().is_loopback();
@@ -107,7 +105,8 @@ pub async fn serve(options: ServerOptions, ready: impl FnOnce(SocketAddr), stop:
     let address = listener.local_addr().map_err(failed)?;
     let collections = Collections::open(Path::new(&data), collection)?;
     let running = Arc::new(Semaphore::new(routes::MOST_AT_ONCE));
-    let server = Arc::new(Server { collections, metrics: Metrics::default(), api_key, is_local, running });
+    let bodies = Arc::new(Semaphore::new(http::BODIES_KIB));
+    let server = Arc::new(Server { collections, metrics: Metrics::default(), api_key, is_local, running, bodies });
     ready(address);
     http::run(&server, listener, stop).await;
     Ok(())

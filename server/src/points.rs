@@ -16,7 +16,9 @@ use std::{
 /// Points of one page where no limit is given.
 const PAGE: usize = 10;
 /// Points that one answer holds at most.
-const MOST_POINTS: usize = 100_000;
+const MOST_POINTS: usize = 10_000;
+/// Searches of one request.
+pub(crate) const MOST_SEARCHES: usize = 1000;
 /// The list of a search that names none.
 const LIST_SIZE: usize = 100;
 /// Points that are changed together where a filter names them.
@@ -58,7 +60,7 @@ fn key_of(collection: &Collection, id: &Value) -> Result<PointKey, Refusal> {
     match (id, kind) {
         (Value::Number(number), KeyKind::Numbers) => number.as_u64().map(PointKey::Number),
         (Value::Number(number), KeyKind::Strings) => number.as_u64().and_then(|number| kind.parse(&number.to_string()).ok()),
-        (Value::String(text), KeyKind::Strings) => return Ok(kind.parse(text)?),
+        (Value::String(text), KeyKind::Strings) => return Ok(kind.parse(&canonical(text))?),
         _ => None,
     }
     .ok_or_else(|| {
@@ -67,6 +69,37 @@ fn key_of(collection: &Collection, id: &Value) -> Result<PointKey, Refusal> {
             if kind == KeyKind::Strings { " and texts" } else { "" }
         ))
     })
+}
+
+/// A UUID in the one form that it goes back in; any other text as it is.
+fn canonical(text: &str) -> String {
+    let text = text.strip_prefix("urn:uuid:").unwrap_or(text);
+    let digits: String = text.chars().filter(|c| *c != '-').map(|c| c.to_ascii_lowercase()).collect();
+    let is_uuid = matches!(text.len(), 32 | 36) && digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    // 32 digits of ten kinds are no number that fits 64 bits.
+    if is_uuid { [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-") } else { text.to_string() }
+}
+
+/// The same filter, with UUIDs in their one form.
+fn with_canonical_ids(filter: &Value) -> Value {
+    match filter {
+        Value::Array(parts) => parts.iter().map(with_canonical_ids).collect(),
+        Value::Object(parts) => {
+            let part = |(name, value): (&String, &Value)| {
+                let ids = value.as_array().filter(|_| name == "has_id");
+                let id = |id: &Value| id.as_str().map_or_else(|| id.clone(), |text| canonical(text).into());
+                (
+                    name.clone(),
+                    ids.map_or_else(
+                        || if name == "match" { value.clone() } else { with_canonical_ids(value) },
+                        |ids| ids.iter().map(id).collect(),
+                    ),
+                )
+            };
+            Value::Object(parts.iter().map(part).collect())
+        }
+        other => other.clone(),
+    }
 }
 
 /// A text that is a number goes back as one.
@@ -126,7 +159,10 @@ fn limit_of(body: &Value) -> Result<usize, Refusal> {
 
 fn filter_of(collection: &Collection, body: &Value) -> Result<Option<Filter>, Refusal> {
     let filter = body.get("filter").filter(|filter| !filter.is_null());
-    Ok(filter.map(|filter| Filter::from_json(filter, collection.config().keys)).transpose()?)
+    let is_text = collection.config().keys == KeyKind::Strings;
+    let read =
+        |filter: &Value| Filter::from_json(&if is_text { with_canonical_ids(filter) } else { filter.clone() }, collection.config().keys);
+    Ok(filter.map(read).transpose()?)
 }
 
 /// `PUT points`.
@@ -189,8 +225,10 @@ fn each_named(
 /// `POST points/delete`.
 pub(crate) fn delete(served: &Served, body: &Value) -> Result<Value, Refusal> {
     let collection = &served.collection;
-    let _guard = reading(served);
-    each_named(collection, body, |keys| Ok(collection.write(keys.into_iter().map(Change::Delete).collect())?.sequence))
+    each_named(collection, body, |keys| {
+        let _guard = reading(served);
+        Ok(collection.write(keys.into_iter().map(Change::Delete).collect())?.sequence)
+    })
 }
 
 /// `POST` and `PUT points/payload`, `payload/delete`, `payload/clear`.
@@ -205,12 +243,19 @@ pub(crate) fn change_payload(served: &Served, body: &Value, how: &Payload) -> Re
         Payload::Delete | Payload::Clear => Map::new(),
     };
     let names: Vec<&str> = match how {
-        Payload::Delete => list(body, "keys")?.iter().filter_map(Value::as_str).collect(),
+        Payload::Delete => {
+            let names: Option<Vec<&str>> = list(body, "keys")?.iter().map(Value::as_str).collect();
+            let names = names.ok_or_else(|| Refusal::bad("keys: names are expected"))?;
+            if names.iter().any(|name| name.contains(['.', '['])) {
+                return Err(Refusal::not_there("deleting within a payload (keys with dots)"));
+            }
+            names
+        }
         _ => Vec::new(),
     };
-    // What is read is written back changed: nobody else may write between.
-    let _guard = alone(served);
     each_named(collection, body, |keys| {
+        // What is read is written back changed: nobody else may write between.
+        let _guard = alone(served);
         let mut changes = Vec::new();
         for key in keys {
             let Some(mut point) = collection.get(&key)? else { continue };
@@ -262,7 +307,8 @@ enum Wanted {
 impl Parts {
     fn of(body: &Value, otherwise: bool) -> Result<Parts, Refusal> {
         let names = |value: &Value| {
-            let names = value.as_array().map(|names| names.iter().filter_map(Value::as_str).map(String::from).collect());
+            let names: Option<Vec<String>> =
+                value.as_array().and_then(|names| names.iter().map(|name| name.as_str().map(String::from)).collect());
             names.ok_or_else(|| Refusal::bad("with_payload: names are expected"))
         };
         let payload = match body.get("with_payload") {
@@ -332,7 +378,11 @@ impl Parts {
 pub(crate) fn retrieve(served: &Served, body: &Value) -> Result<Value, Refusal> {
     let (collection, parts) = (&served.collection, Parts::of(body, true)?);
     let mut points = Vec::new();
-    for id in list(body, "ids")? {
+    let ids = list(body, "ids")?;
+    if ids.len() > MOST_POINTS {
+        return Err(Refusal::bad(format!("ids: {}; at most {MOST_POINTS}", ids.len())));
+    }
+    for id in ids {
         let key = key_of(collection, id)?;
         if collection.contains(&key)? {
             points.extend(parts.point(collection, &key, None)?.map(Value::Object));
@@ -344,7 +394,7 @@ pub(crate) fn retrieve(served: &Served, body: &Value) -> Result<Value, Refusal> 
 /// `GET points/ID`.
 pub(crate) fn get(served: &Served, id: &str) -> Result<Value, Refusal> {
     let collection = &served.collection;
-    let key = collection.config().keys.parse(id)?;
+    let key = collection.config().keys.parse(&canonical(id))?;
     let point = collection.get(&key)?.ok_or_else(|| Refusal::not_found(format!("Point with id {id} does not exists!")))?;
     let payload: Value = serde_json::from_str(&point.payload).unwrap_or_else(|_| json!({}));
     Ok(json!({"id": id_of(&key), "payload": payload, "vector": point.vector}))
@@ -404,6 +454,10 @@ pub(crate) fn search(served: &Served, body: &Value, form: Effort, metrics: &Metr
         Effort::Search => body.get("vector").filter(|vector| !vector.is_null()).ok_or_else(|| Refusal::bad("vector is missing"))?,
         Effort::Query => body.get("query").unwrap_or(&Value::Null),
     };
+    let named = |value: &Value| value.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
+    if named(query) || query.get("mmr").is_some_and(|mmr| !mmr.is_null()) {
+        return Err(Refusal::not_there("a vector with a name, and mmr"));
+    }
     let query = query.get("nearest").unwrap_or(query);
     // A query by a point finds others.
     let (vector, itself) = match query {

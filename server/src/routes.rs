@@ -11,6 +11,7 @@ use roxanne_core::{element::ElementType, metric::Metric};
 use roxanne_engine::collection::{CollectionConfig, KeyKind};
 use serde_json::{Value, json};
 use std::{future::Future, sync::Arc, time::Instant};
+use tokio::sync::OwnedSemaphorePermit;
 
 pub(crate) const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; version=0.0.4";
@@ -19,7 +20,7 @@ const TEXT: &str = "text/plain; version=0.0.4";
 const DIALECT: &str = "1.20.0";
 
 /// Requests that run at once; those beyond are told to come again.
-pub(crate) const MOST_AT_ONCE: usize = 256;
+pub(crate) const MOST_AT_ONCE: usize = 128;
 
 /// What goes back.
 pub(crate) struct Reply {
@@ -36,7 +37,7 @@ pub(crate) async fn answer<F>(
     body: impl FnOnce() -> F,
 ) -> Result<Reply, Refusal>
 where
-    F: Future<Output = Result<Vec<u8>, Refusal>>,
+    F: Future<Output = Result<(Vec<u8>, OwnedSemaphorePermit), Refusal>>,
 {
     let segments: Vec<&str> = uri.path().split('/').filter(|segment| !segment.is_empty()).collect();
     let text = |text: String| Ok(Reply { kind: TEXT, bytes: text.into_bytes() });
@@ -51,14 +52,18 @@ where
             _ => {}
         }
     }
-    let bytes = if matches!(*method, Method::GET | Method::HEAD) { Vec::new() } else { body().await? };
+    let (bytes, of_bodies) = match *method {
+        Method::GET | Method::HEAD => (Vec::new(), None),
+        _ => body().await.map(|(bytes, permit)| (bytes, Some(permit)))?,
+    };
     let busy = |_| Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too much runs at once; try again");
     let permit = Arc::clone(&server.running).try_acquire_owned().map_err(busy)?;
     let (server, method) = (Arc::clone(server), method.clone());
-    let segments: Vec<String> = segments.into_iter().map(String::from).collect();
+    let segments =
+        segments.into_iter().map(decoded).collect::<Option<Vec<String>>>().ok_or_else(|| Refusal::bad("a path that is not UTF-8"))?;
     // The engine blocks.
     let work = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
+        let _permits = (permit, of_bodies);
         let body = match &bytes[..] {
             [] => Value::Null,
             bytes => serde_json::from_slice(bytes).map_err(|error| Refusal::bad(format!("Format error in JSON body: {error}")))?,
@@ -68,6 +73,26 @@ where
         Ok(Reply { kind: JSON, bytes: result(value, start.elapsed().as_secs_f64()).to_string().into_bytes() })
     });
     work.await.unwrap_or_else(|_| Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "it failed; the server's log says how")))
+}
+
+/// A segment of a path, with what stands behind % signs in its place.
+fn decoded(segment: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let [first, more @ ..] = rest {
+        let digits = more.get(..2).and_then(|digits| std::str::from_utf8(digits).ok()).filter(|_| *first == b'%');
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &more[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = more;
+            }
+        }
+    }
+    String::from_utf8(bytes).ok()
 }
 
 fn route(server: &Server, method: &Method, segments: &[&str], body: &Value) -> Result<Value, Refusal> {
@@ -102,6 +127,9 @@ fn on_points(server: &Server, served: &Served, method: &str, rest: &[&str], body
     let search = |body: &Value, effort: Effort| points::search(served, body, effort, &server.metrics);
     let each = |effort: Effort| {
         let searches = body.get("searches").and_then(Value::as_array).ok_or_else(|| Refusal::bad("searches: a list is expected"))?;
+        if searches.len() > points::MOST_SEARCHES {
+            return Err(Refusal::bad(format!("searches: {}; at most {}", searches.len(), points::MOST_SEARCHES)));
+        }
         searches.iter().map(|body| search(body, effort)).collect::<Result<Vec<_>, _>>().map(Value::from)
     };
     match (method, rest) {

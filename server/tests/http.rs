@@ -128,6 +128,12 @@ fn points_are_written_found_changed_and_deleted() {
     assert_eq!((ids(&many[0]["points"]), ids(&many[1]["points"])), (vec![json!(1)], vec![json!(2)]));
 
     assert_eq!(server.well("POST", "/collections/c/points/count", json!({"filter": ulm}))["count"], json!(2));
+    // One UUID in all its forms, in a body, in a path and in a filter.
+    let upper = uuid.to_uppercase().replace('-', "");
+    assert_eq!(ids(&server.well("POST", "/collections/c/points", json!({"ids": [upper]}))), [json!(uuid)]);
+    assert_eq!(server.well("GET", &format!("/collections/c/points/{}", upper.replace('F', "%66")), Value::Null)["id"], json!(uuid));
+    let named = json!({"filter": {"must": [{"has_id": [upper, 1]}]}});
+    assert_eq!(server.well("POST", "/collections/c/points/count", named)["count"], json!(2));
     let page = server.well("POST", "/collections/c/points/scroll", json!({"limit": 3}));
     let next = page["next_page_offset"].clone();
     let rest = server.well("POST", "/collections/c/points/scroll", json!({"limit": 3, "offset": next}));
@@ -152,6 +158,15 @@ fn points_are_written_found_changed_and_deleted() {
     server.end();
     let server = Server::start(options(data.path(), None));
     assert_eq!(server.well("POST", "/collections/c/points/count", Value::Null)["count"], json!(2));
+    // One of the same name may come at once, after searches of every kind.
+    for dim in [3, 2] {
+        let asked = json!({"vector": [0.0, 0.0], "filter": {"must_not": [{"key": "city", "match": {"value": "Rom"}}]}});
+        if dim == 3 {
+            server.well("POST", "/collections/c/points/search", asked);
+        }
+        assert_eq!(server.well("DELETE", "/collections/c", Value::Null), json!(true));
+        server.well("PUT", "/collections/c", json!({"vectors": {"size": dim, "distance": "Dot"}}));
+    }
     assert_eq!(server.well("DELETE", "/collections/c", Value::Null), json!(true));
     assert_eq!(server.well("DELETE", "/collections/c", Value::Null), json!(false));
     server.refused("GET", "/collections/c", Value::Null, 404, "doesn't exist");
@@ -186,6 +201,8 @@ fn what_makes_no_sense_is_told() {
         ("POST", "/collections/c/points/query", json!({"query": 5}), 404, "id 5"),
         ("POST", "/collections/c/points/query", json!({"query": {"fusion": "rrf"}, "prefetch": [{}]}), 501, "prefetch"),
         ("POST", "/collections/c/points/recommend", json!({}), 501, "docs/HTTP.md"),
+        ("POST", "/collections/c/points/payload/delete", json!({"keys": ["a.b"], "points": [1]}), 501, "within a payload"),
+        ("POST", "/collections/c/points/search", json!({"vector": {"name": "text", "vector": [1.0, 1.0]}}), 501, "a name"),
         ("POST", "/collections/c/snapshots", json!({}), 501, "snapshots"),
         ("POST", "/collections/aliases", json!({}), 501, "aliases"),
         ("POST", "/collections/none/points/search", json!({"vector": [1.0]}), 404, "`none` doesn't exist"),

@@ -7,6 +7,8 @@ use roxanne_engine::{OpenOptions, collection::CollectionOptions};
 use roxanne_server::{ServeError, ServerOptions, serve};
 use std::{io::Write, net::SocketAddr, path::PathBuf, sync::atomic::Ordering, time::Duration};
 
+/// For what runs when all connections have ended.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Between two looks at whether it shall stop.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -32,7 +34,8 @@ pub(crate) struct Args {
     /// Listen beyond this machine without a key
     #[arg(long)]
     insecure: bool,
-    /// Most memory to serve the base of a collection, such as 8G; refused where codes alone take more
+    /// Most memory to serve the base of a collection, such as 8G: what codes leave of it keeps pages; refused where codes alone take more. A quarter
+    /// of the machine's unless said
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     ram: Option<u64>,
     /// Most memory of a collection's vectors that are in no base yet
@@ -44,7 +47,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
-    let base = OpenOptions { budget: args.ram.map_or_else(Budget::default, Budget::ram), ..OpenOptions::default() };
+    let quarter = || {
+        let system = rustix::system::sysinfo();
+        system.totalram as u64 * u64::from(system.mem_unit) / 4
+    };
+    let base = OpenOptions { budget: Budget::ram(args.ram.unwrap_or_else(quarter)), ..OpenOptions::default() };
     let collection = CollectionOptions { base, delta_bytes: args.delta_ram, ..CollectionOptions::default() };
     let api_key = args.api_key.clone().or_else(|| std::env::var("ROXANNE_API_KEY").ok()).filter(|key| !key.is_empty());
     let options = ServerOptions {
@@ -65,6 +72,8 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
             }
             say(format_args!("stopping: what runs comes to its end"));
         }));
+    // What still runs then has answered nobody.
+    runtime.shutdown_timeout(LAST_WORDS);
     served.map_err(|error| Failure::new(error.class(), error))?;
     Ok(told?)
 }

@@ -263,12 +263,11 @@ impl Inner {
 
     /// Proves that the disk has room for points; and who puts them waits a little when much waits already in memory to be merged.
     pub(super) fn make_way(&self) -> Result<(), CollectionError> {
-        let (path, reserve) = (&self.path, self.options.disk_reserve);
+        let reserve = self.options.disk_reserve;
         if reserve > 0 {
-            let disk = rustix::fs::statvfs(path).map_err(|error| io(path)(error.into()))?;
-            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+            let free = self.disk_free()?;
             if free < reserve {
-                return Err(CollectionError::DiskFull { path: path.clone(), free, reserve });
+                return Err(CollectionError::DiskFull { path: self.path.clone(), free, reserve });
             }
         }
         if self.options.merges {
@@ -278,6 +277,12 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    /// Bytes of the disk that are free.
+    pub(super) fn disk_free(&self) -> Result<u64, CollectionError> {
+        let disk = rustix::fs::statvfs(&self.path).map_err(|error| io(&self.path)(error.into()))?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     /// Queues a batch and waits for its outcome, writing for all that wait when nobody does.
@@ -356,7 +361,10 @@ impl Inner {
                 if *must_be_new && is_there {
                     return Err(CollectionError::KeyExists { at, key: key.clone() });
                 }
-                bytes += Slot { key: key.clone(), row: row.clone(), node }.bytes();
+                // The same vector again needs no other slot.
+                if slot.is_none_or(|slot| writer.delta.slot(slot).row != *row) {
+                    bytes += Slot { key: key.clone(), row: row.clone(), node }.bytes();
+                }
             }
             before.push((node, self.store.payload_before(batch, &change.key().to_bytes())?));
         }

@@ -7,7 +7,7 @@
 
 use super::{CollectionError, KeyKind, PointKey};
 use serde_json::{Map, Value};
-use std::cmp::Ordering;
+use std::{cmp::Ordering, collections::BTreeSet};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Filters in filters, at most.
@@ -32,9 +32,9 @@ pub struct Filter {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Condition {
     /// A value of the field equals one of these.
-    Any(String, Vec<Value>),
+    Any(String, Values),
     /// A value of the field equals none of these.
-    Except(String, Vec<Value>),
+    Except(String, Values),
     /// A number of the field lies within.
     Range(String, Range),
     /// The field has so many values.
@@ -44,9 +44,30 @@ pub enum Condition {
     /// The field is there, and null.
     IsNull(String),
     /// The key is one of these.
-    HasKey(Vec<PointKey>),
+    HasKey(BTreeSet<PointKey>),
     /// Another filter.
     Filter(Box<Filter>),
+}
+
+/// Texts, numbers, true and false, of which one is wanted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Values {
+    all: Vec<Value>,
+    /// Of no field; what equals one of all has one of these.
+    terms: BTreeSet<Term>,
+}
+
+impl Values {
+    /// Those that are texts, numbers, true or false.
+    pub fn new(values: impl IntoIterator<Item = Value>) -> Values {
+        let all: Vec<Value> = values.into_iter().filter(is_scalar).collect();
+        let terms = all.iter().filter_map(|value| Term::of(0, value)).collect();
+        Values { all, terms }
+    }
+
+    fn contains(&self, value: &Value) -> bool {
+        Term::of(0, value).is_some_and(|term| self.terms.contains(&term)) && self.all.iter().any(|one| equals(one, value))
+    }
 }
 
 /// Bounds; each that is there holds.
@@ -72,7 +93,7 @@ impl Range {
 }
 
 /// A scalar of a field, as the store orders them: the field's hash, the kind, the value. Equal values have equal terms; unequal ones may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Term([u8; Term::BYTES]);
 
 impl Term {
@@ -113,17 +134,17 @@ fn ordered(number: f64) -> u64 {
 pub(super) fn terms_of(payload: &str) -> Vec<Term> {
     let mut terms = Vec::new();
     if let Ok(Value::Object(payload)) = serde_json::from_str(payload) {
-        collect(&mut String::new(), &payload, &mut terms);
+        collect(&mut String::new(), true, &payload, &mut terms);
     }
     terms.sort_unstable();
     terms.dedup();
     terms
 }
 
-fn collect(path: &mut String, object: &Map<String, Value>, terms: &mut Vec<Term>) {
+fn collect(path: &mut String, is_first: bool, object: &Map<String, Value>, terms: &mut Vec<Term>) {
     for (name, value) in object {
         let before = path.len();
-        if before > 0 {
+        if !is_first {
             path.push('.');
         }
         path.push_str(name);
@@ -134,7 +155,7 @@ fn collect(path: &mut String, object: &Map<String, Value>, terms: &mut Vec<Term>
 
 fn collect_value(path: &mut String, value: &Value, terms: &mut Vec<Term>) {
     match value {
-        Value::Object(object) => collect(path, object, terms),
+        Value::Object(object) => collect(path, false, object, terms),
         Value::Array(values) => values.iter().for_each(|value| collect_value(path, value, terms)),
         scalar => terms.extend(Term::of(xxh3_64(path.as_bytes()), scalar)),
     }
@@ -146,7 +167,7 @@ pub(super) enum Place {
     /// Those of terms from the first to the last.
     Terms(Term, Term),
     /// These keys.
-    Keys(Vec<PointKey>),
+    Keys(BTreeSet<PointKey>),
 }
 
 impl Filter {
@@ -189,8 +210,8 @@ impl Condition {
             found
         };
         match self {
-            Condition::Any(field, values) => any(field, &|value| values.iter().any(|one| equals(one, value))),
-            Condition::Except(field, values) => any(field, &|value| is_scalar(value) && !values.iter().any(|one| equals(one, value))),
+            Condition::Any(field, values) => any(field, &|value| values.contains(value)),
+            Condition::Except(field, values) => any(field, &|value| is_scalar(value) && !values.contains(value)),
             Condition::Range(field, range) => any(field, &|value| value.as_f64().is_some_and(|number| range.holds(number))),
             Condition::Count(field, range) => {
                 let mut count = 0;
@@ -208,7 +229,7 @@ impl Condition {
         match self {
             Condition::Any(field, values) => {
                 let field = xxh3_64(field.as_bytes());
-                let terms: Option<Vec<_>> = values.iter().map(|value| Term::of(field, value)).collect();
+                let terms: Option<Vec<_>> = values.all.iter().map(|value| Term::of(field, value)).collect();
                 terms.into_iter().map(|terms| terms.into_iter().map(|term| Place::Terms(term, term)).collect()).collect()
             }
             Condition::Range(field, range) => {
@@ -239,7 +260,7 @@ fn equals(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Shows all values of a field that are no objects or arrays, null ones too.
+/// Shows all values of a field that are no arrays, null ones too.
 fn each_value(value: &Value, path: &str, each: &mut dyn FnMut(&Value)) {
     match value {
         Value::Array(values) => values.iter().for_each(|value| each_value(value, path, each)),
@@ -252,7 +273,6 @@ fn each_value(value: &Value, path: &str, each: &mut dyn FnMut(&Value)) {
                 }
             }
         }
-        Value::Object(_) => {}
         scalar if path.is_empty() => each(scalar),
         _ => {}
     }
@@ -289,7 +309,7 @@ impl Reader {
                     };
                     // Of none, one at least: nothing passes. Of any number at least none: all do.
                     if some.should.is_empty() && count > 0 {
-                        filter.must.push(Condition::HasKey(Vec::new()));
+                        filter.must.push(Condition::HasKey(BTreeSet::new()));
                     } else if count > 0 {
                         filter.must.push(Condition::Filter(Box::new(some)));
                     }
@@ -325,15 +345,16 @@ impl Reader {
         if ["must", "should", "must_not", "min_should"].iter().any(|name| parts.contains_key(*name)) {
             return Ok(Condition::Filter(Box::new(self.filter(json, at, depth + 1)?)));
         }
-        if let Some(filter) = parts.get("filter") {
-            return Ok(Condition::Filter(Box::new(self.filter(filter, &format!("{at}.filter"), depth + 1)?)));
-        }
         let only = |allowed: &[&str]| match parts.iter().find(|(name, value)| !allowed.contains(&name.as_str()) && !value.is_null()) {
             Some((name, _)) => Err(format!(
                 "{at}.{name}: not known; a condition has key with match, range or values_count, or is_empty, is_null, has_id, filter"
             )),
             None => Ok(()),
         };
+        if let Some(filter) = parts.get("filter") {
+            only(&["filter"])?;
+            return Ok(Condition::Filter(Box::new(self.filter(filter, &format!("{at}.filter"), depth + 1)?)));
+        }
         if let Some(keys) = parts.get("has_id") {
             only(&["has_id"])?;
             let keys = keys.as_array().ok_or_else(|| format!("{at}.has_id: a list is expected"))?;
@@ -345,7 +366,7 @@ impl Reader {
                 (Value::Number(number), KeyKind::Strings) => number.as_u64().and_then(|number| self.kind.parse(&number.to_string()).ok()),
                 _ => None,
             };
-            let keys: Option<Vec<_>> = keys.iter().map(key).collect();
+            let keys: Option<BTreeSet<_>> = keys.iter().map(key).collect();
             return keys.map(Condition::HasKey).ok_or_else(|| format!("{at}.has_id: keys of this collection are {}", self.kind.name()));
         }
         for (name, condition) in [("is_empty", Condition::IsEmpty as fn(String) -> Condition), ("is_null", Condition::IsNull)] {
@@ -371,10 +392,10 @@ impl Reader {
             let values = values.as_array().filter(|values| values.iter().all(is_scalar));
             let values = values.ok_or_else(|| format!("{at}.{name}: a list of texts, numbers, true and false is expected"))?;
             self.take(values.len(), at)?;
-            Ok::<_, String>(values.clone())
+            Ok::<_, String>(Values::new(values.iter().cloned()))
         };
         match parts.iter().next().filter(|_| parts.len() == 1).map(|(name, value)| (name.as_str(), value)) {
-            Some(("value", value)) if is_scalar(value) => Ok(Condition::Any(field, vec![value.clone()])),
+            Some(("value", value)) if is_scalar(value) => Ok(Condition::Any(field, Values::new([value.clone()]))),
             Some(("value", _)) => Err(format!("{at}.value: a text, a number, true or false is expected")),
             Some(("any", values)) => Ok(Condition::Any(field, list(values, "any")?)),
             Some(("except", values)) => Ok(Condition::Except(field, list(values, "except")?)),
@@ -439,6 +460,9 @@ mod tests {
             (true, json!({"key": "big", "match": {"value": 9_007_199_254_740_993u64}})),
             (false, json!({"key": "big", "match": {"value": 9_007_199_254_740_992u64}})),
             (true, json!({"is_empty": {"key": "absent"}})),
+            (false, json!({"is_empty": {"key": "country"}})),
+            (false, json!({"is_empty": {"key": "country.cities"}})),
+            (true, json!({"key": "country.cities", "values_count": {"gt": 1, "lt": 3}})),
             (true, json!({"is_empty": {"key": "no_tags"}})),
             (true, json!({"is_empty": {"key": "none"}})),
             (false, json!({"is_empty": {"key": "tags"}})),

@@ -7,7 +7,7 @@
 //! searched for again by reading all, unless a deadline stands against that: nothing is silently missing, and nothing is returned unjudged.
 //!
 //! Lists in the store and not bitmaps in memory: a point costs no memory by its payload, its terms are written with it in one batch, and a list that
-//! is longer than [`FEW`] is not read on.
+//! is longer than a walk would take is not read on.
 //!
 //! Payloads are those of the moment of the search, which may be later than the snapshot by a batch.
 
@@ -33,8 +33,18 @@ use std::{
     time::Instant,
 };
 
+/// Times that a merge may come between two looks.
+const MOST_LOOKS: usize = 1000;
 /// Points that are judged one by one before a search, at most.
-const FEW: usize = 4096;
+const MOST_JUDGED: usize = 1 << 14;
+/// What judging a point before a search costs, in candidates of a walk: only the ratio counts. From figures of half a million points (bench/RESULTS.md).
+const JUDGED_PER_CANDIDATE: f64 = 5.0;
+
+/// How many that may pass are fewer than a walk with a list of `list_size` among `n` points would look at: it needs a list longer by the share that
+/// passes.
+fn few(list_size: usize, n: u64) -> usize {
+    ((JUDGED_PER_CANDIDATE * list_size as f64 * n as f64).sqrt() as usize).min(MOST_JUDGED)
+}
 
 /// Which points pass.
 enum Passing {
@@ -74,8 +84,9 @@ struct PayloadJudge {
 
 impl PayloadJudge {
     fn passes(&self, key: &PointKey) -> Result<bool, CollectionError> {
-        let payload = self.inner.store.payload(&key.to_bytes())?;
-        Ok(self.filter.passes(key, &payload))
+        // One that was deleted since the snapshot says nothing of itself any more.
+        let payload = self.inner.store.live_payload(&key.to_bytes())?;
+        Ok(payload.is_some_and(|payload| self.filter.passes(key, &payload)))
     }
 
     fn passes_in_base(&self, key: Key) -> Result<bool, CollectionError> {
@@ -134,7 +145,8 @@ impl Collection {
     fn find(&self, query: &[f32], params: &SearchParams, filter: &Filter, exact: bool) -> Result<Found, CollectionError> {
         let (inner, start) = (self.inner(), Instant::now());
         let row = inner.config.row(query).map_err(CollectionError::Query)?;
-        let (snapshot, passing) = inner.passing(filter)?;
+        let most = few(params.list_size.max(params.k), self.count());
+        let (snapshot, passing) = inner.passing(filter, most)?;
         let judge: Arc<dyn Judge> = match &passing {
             Passing::These(_, nodes) => Arc::clone(nodes) as _,
             Passing::Judged(judge) => Arc::clone(judge) as _,
@@ -205,13 +217,18 @@ impl Collection {
         };
         let is_behind = |key: &PointKey| after.is_none_or(|after| key > after);
         if let Some(filter) = filter
-            && let Some(keys) = short_list(&moment, filter)?
+            && let Some(keys) = short_list(&moment, filter, MOST_JUDGED)?
         {
             for bytes in keys {
-                let (key, payload) = (key_of(&bytes)?, moment.payload(&bytes)?);
-                if found.len() < limit
-                    && is_behind(&key)
-                    && filter.passes(&key, &payload)
+                let key = key_of(&bytes)?;
+                if found.len() == limit {
+                    break;
+                }
+                if !is_behind(&key) {
+                    continue;
+                }
+                let Some(payload) = moment.live_payload(&bytes)? else { continue };
+                if filter.passes(&key, &payload)
                     && (moment.has_point(&bytes)? || inner.visible(&snapshot, &moment, &bytes, &key)?.is_some())
                 {
                     found.push((key, payload));
@@ -254,7 +271,8 @@ impl Collection {
                 }
                 (_, Some(there)) => {
                     place += 1;
-                    if inner.visible(&snapshot, &moment, &there.to_bytes(), &there)?.is_none() {
+                    let bytes = there.to_bytes();
+                    if inner.visible(&snapshot, &moment, &bytes, &there)?.is_none() || moment.live_payload(&bytes)?.is_none() {
                         continue;
                     }
                     (there, String::new())
@@ -273,7 +291,7 @@ impl Collection {
     /// # Errors
     /// A failing disk; corruption.
     pub fn count_filtered(&self, filter: &Filter) -> Result<u64, CollectionError> {
-        let (snapshot, passing) = self.inner().passing(filter)?;
+        let (snapshot, passing) = self.inner().passing(filter, MOST_JUDGED)?;
         let live = || (0..snapshot.len).filter(|&slot| !snapshot.delta_dead.contains(slot)).map(|slot| &snapshot.delta.slot(slot).key);
         match &passing {
             Passing::These(keys, nodes) => Ok(nodes.0.len() as u64 + live().filter(|key| keys.contains(*key)).count() as u64),
@@ -300,11 +318,11 @@ impl Collection {
     }
 }
 
-/// The keys of all that may pass, where the store has a short list of them.
-fn short_list(moment: &Moment<'_>, filter: &Filter) -> Result<Option<Vec<Vec<u8>>>, CollectionError> {
+/// The keys of all that may pass, where the store has a list of no more than `most` of them.
+fn short_list(moment: &Moment<'_>, filter: &Filter, most: usize) -> Result<Option<Vec<Vec<u8>>>, CollectionError> {
     let mut shortest: Option<Vec<Vec<u8>>> = None;
     for way in filter.ways() {
-        shortest = moment.keys_at(&way, shortest.as_ref().map_or(FEW, Vec::len))?.or(shortest);
+        shortest = moment.keys_at(&way, shortest.as_ref().map_or(most, Vec::len))?.or(shortest);
     }
     Ok(shortest)
 }
@@ -312,7 +330,7 @@ fn short_list(moment: &Moment<'_>, filter: &Filter) -> Result<Option<Vec<Vec<u8>
 impl Inner {
     /// A snapshot and a moment of the store that speak of the same nodes.
     fn moment(&self) -> Result<(Arc<Snapshot>, Moment<'_>), CollectionError> {
-        loop {
+        for _ in 0..MOST_LOOKS {
             let (snapshot, moment) = (self.snapshot.load_full(), self.store.moment());
             if moment.base()? == (snapshot.base.as_ref().map(name_of), snapshot.merged) {
                 return Ok((snapshot, moment));
@@ -323,8 +341,9 @@ impl Inner {
             // The store is a moment ahead, and the snapshot about to follow.
             drop(moment);
             drop(snapshot);
-            drop(locked(&self.writer));
+            locked(&self.writer).check(&self.path)?;
         }
+        Err(self.store.damaged("it speaks of another base than the one that is open".to_string()))
     }
 
     /// The node of a key that a search of `snapshot` may find.
@@ -336,16 +355,16 @@ impl Inner {
         Ok(node.filter(|&node| !snapshot.hidden.contains(node)).map(NodeId))
     }
 
-    /// A snapshot, and which of its points pass.
-    fn passing(self: &Arc<Inner>, filter: &Filter) -> Result<(Arc<Snapshot>, Passing), CollectionError> {
+    /// A snapshot, and which of its points pass: no more than `most` are judged for it.
+    fn passing(self: &Arc<Inner>, filter: &Filter, most: usize) -> Result<(Arc<Snapshot>, Passing), CollectionError> {
         let (snapshot, moment) = self.moment()?;
-        if let Some(keys) = short_list(&moment, filter)? {
+        if let Some(keys) = short_list(&moment, filter, most)? {
             let (mut passing, mut nodes) = (HashSet::new(), Vec::new());
             for bytes in keys {
                 let Some(key) = PointKey::from_bytes(self.config.keys, &bytes) else {
                     return Err(self.store.damaged(format!("a term of a key of {} bytes", bytes.len())));
                 };
-                if !filter.passes(&key, &moment.payload(&bytes)?) {
+                if !moment.live_payload(&bytes)?.is_some_and(|payload| filter.passes(&key, &payload)) {
                     continue;
                 }
                 nodes.extend(self.visible(&snapshot, &moment, &bytes, &key)?);

@@ -9,6 +9,7 @@ use super::{
 use crate::bits::Bits;
 use std::{
     io,
+    panic::{self, AssertUnwindSafe},
     sync::{
         Arc, Condvar, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -91,8 +92,10 @@ impl Keeper {
     /// Waits for something that may be worth a merge; false when the thread shall end.
     fn wait_to_merge(&self) -> bool {
         let mut told = locked(&self.told);
-        while !told.stop && !std::mem::take(&mut told.wake_merger) {
-            told = self.changed.wait(told).unwrap_or_else(PoisonError::into_inner);
+        let begin = Instant::now();
+        // What failed is tried again although nobody writes, as when all are refused.
+        while !told.stop && !std::mem::take(&mut told.wake_merger) && begin.elapsed() < AFTER_A_FAILURE {
+            told = self.changed.wait_timeout(told, AFTER_A_FAILURE).unwrap_or_else(PoisonError::into_inner).0;
         }
         !told.stop
     }
@@ -126,7 +129,8 @@ fn merge(of: &Weak<Inner>) {
             if let Some(rebuild) = inner.options.rebuild.as_ref().filter(|_| is_worth_a_build(&inner))
                 && failed.is_none_or(|at| at.elapsed() > AFTER_A_FAILURE)
             {
-                let outcome = rebuild(&Collection::behind(&inner), &inner.keeper.stopping).map_err(|error| error.to_string());
+                let build = || rebuild(&Collection::behind(&inner), &inner.keeper.stopping);
+                let outcome = unwound(build).and_then(|outcome| outcome.map_err(|error| error.to_string()));
                 failed = outcome.is_err().then(Instant::now);
                 *locked(&inner.trouble) = outcome.err();
                 continue;
@@ -134,13 +138,20 @@ fn merge(of: &Weak<Inner>) {
             if !is_worth_a_merge(&inner) {
                 break;
             }
-            match inner.merge(&MergeLimits::default()) {
-                Ok(report) if report.inserted + report.removed > 0 => {}
-                // Nothing can be done, or others read it: the next write asks again. What failed at the disk is told to who writes.
-                _ => break,
+            let outcome = unwound(|| inner.merge(&MergeLimits::default())).and_then(|outcome| outcome.map_err(|error| error.to_string()));
+            let has_done = outcome.as_ref().is_ok_and(|report| report.inserted + report.removed > 0);
+            *locked(&inner.trouble) = outcome.err();
+            // Nothing can be done, or others read it: the next write asks again. What failed at the disk is told to who writes.
+            if !has_done {
+                break;
             }
         }
     }
+}
+
+/// What `work` gives; a panic in it is a failure as others are.
+fn unwound<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_| "it panicked; stderr says where".to_string())
 }
 
 /// There is no base that can be changed in place and enough for one, or no room in it, or as much waits as building takes less time for: a build takes a

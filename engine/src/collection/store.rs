@@ -23,7 +23,11 @@ use rocksdb::{
 use std::{
     collections::{BTreeMap, HashMap, HashSet, btree_map::Entry},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -56,6 +60,9 @@ pub(super) fn next_use(generation: u8) -> u8 {
 pub(super) const MERGED_TEXT: u64 = 1 << 63;
 /// Slots of one value of `slots`.
 pub(super) const RUN: u64 = 4096;
+/// How long, and of how many runs of terms, it is remembered that they are long.
+const LONG_FOR: Duration = Duration::from_secs(10);
+const LONG_ONES: usize = 4096;
 /// Bytes of terms that are made between two commits.
 const TERMS_AT_ONCE: usize = 16 << 20;
 /// Files that the store keeps open.
@@ -67,6 +74,8 @@ pub(super) struct Store {
     write: WriteOptions,
     /// Whether any payload has terms; until then nothing must be looked up to keep them right.
     has_terms: AtomicBool,
+    /// Runs of terms that were longer than somebody would read, and how long at least: nobody begins with them again for a while.
+    long: Mutex<HashMap<(Term, Term), (usize, Instant)>>,
 }
 
 /// Where a collection stands.
@@ -128,9 +137,12 @@ impl Moment<'_> {
         Ok((name, merged.unwrap_or_default()))
     }
 
-    /// The payload of a key; empty where it has none.
-    pub(super) fn payload(&self, key: &[u8]) -> Result<String, CollectionError> {
-        Ok(self.get(POINTS, key)?.map(|value| self.store.parse_point(key, &value)).transpose()?.unwrap_or_default().1)
+    /// The payload of a key; empty where it has none, `None` where the point was deleted.
+    pub(super) fn live_payload(&self, key: &[u8]) -> Result<Option<String>, CollectionError> {
+        match self.get(POINTS, key)? {
+            Some(value) => Ok(Some(self.store.parse_point(key, &value)?.1)),
+            None => Ok(self.get(DELETED, key)?.is_none().then(String::new)),
+        }
     }
 
     /// The node of a key in the base, where that is not what the base's own keys say; `NO_NODE` where there is none.
@@ -163,6 +175,10 @@ impl Moment<'_> {
             match place {
                 Place::Keys(named) => keys.extend(named.iter().map(PointKey::to_bytes)),
                 Place::Terms(first, last) => {
+                    if self.store.is_long(first, last, most) {
+                        return Ok(None);
+                    }
+                    let before = keys.len();
                     let from = IteratorMode::From(first.bytes(), rocksdb::Direction::Forward);
                     for entry in self.of.iterator_cf(self.store.family(TERMS), from) {
                         let (at, _) = entry.map_err(|error| self.store.failed(&error))?;
@@ -173,7 +189,8 @@ impl Moment<'_> {
                             break;
                         }
                         keys.push(key.to_vec());
-                        if keys.len() > 4 * most {
+                        if keys.len() > most {
+                            self.store.was_long(first, last, keys.len() - before);
                             return Ok(None);
                         }
                     }
@@ -256,7 +273,7 @@ impl Store {
         let db = opened.map_err(|error| failed(directory, &error))?;
         let mut write = WriteOptions::default();
         write.set_sync(how.durability == Durability::Disk);
-        let store = Store { path: directory.to_path_buf(), db, write, has_terms: AtomicBool::new(false) };
+        let store = Store { path: directory.to_path_buf(), db, write, has_terms: AtomicBool::new(false), long: Mutex::default() };
         let any = store.db.iterator_cf(store.family(TERMS), IteratorMode::Start).next().is_some();
         store.has_terms.store(any, Relaxed);
         Ok(store)
@@ -344,6 +361,7 @@ impl Store {
         for entry in self.db.iterator_cf(self.family(POINTS), IteratorMode::Start) {
             let (key, value) = entry.map_err(|error| self.failed(&error))?;
             self.change_terms(&mut batch, &key, "", &self.parse_point(&key, &value)?.1);
+            batch.1.clear();
             if batch.0.size_in_bytes() > TERMS_AT_ONCE {
                 self.commit(std::mem::take(&mut batch)).map_err(|error| self.failed(&error))?;
             }
@@ -371,6 +389,21 @@ impl Store {
             kept += 1;
         }
         if said == kept { Ok(kept) } else { Err(self.damaged(format!("{kept} values of payloads are listed, payloads have {said}"))) }
+    }
+
+    /// Whether a run of terms was found longer than `most` a short time ago.
+    fn is_long(&self, first: &Term, last: &Term, most: usize) -> bool {
+        let long = self.long.lock().unwrap_or_else(PoisonError::into_inner);
+        long.get(&(*first, *last)).is_some_and(|(length, at)| *length > most && at.elapsed() < LONG_FOR)
+    }
+
+    fn was_long(&self, first: &Term, last: &Term, length: usize) {
+        let mut long = self.long.lock().unwrap_or_else(PoisonError::into_inner);
+        if long.len() >= LONG_ONES {
+            long.clear();
+        }
+        let length = long.get(&(*first, *last)).map_or(length, |known| known.0.max(length));
+        long.insert((*first, *last), (length, Instant::now()));
     }
 
     /// A moment of the store, for those who look at many keys.
@@ -408,6 +441,15 @@ impl Store {
     pub(super) fn payload(&self, key: &[u8]) -> Result<String, CollectionError> {
         let value = self.db.get_pinned_cf(self.family(POINTS), key).map_err(|error| self.failed(&error))?;
         Ok(value.map(|value| self.parse_point(key, &value)).transpose()?.unwrap_or_default().1)
+    }
+
+    /// The payload of a key; empty where it has none, `None` where the point was deleted.
+    pub(super) fn live_payload(&self, key: &[u8]) -> Result<Option<String>, CollectionError> {
+        let get = |family: &str| self.db.get_pinned_cf(self.family(family), key).map_err(|error| self.failed(&error));
+        match get(POINTS)? {
+            Some(value) => Ok(Some(self.parse_point(key, &value)?.1)),
+            None => Ok(get(DELETED)?.is_none().then(String::new)),
+        }
     }
 
     fn parse_point(&self, key: &[u8], value: &[u8]) -> Result<(u64, String), CollectionError> {

@@ -16,7 +16,7 @@ fn payload(i: u64) -> String {
     if i.is_multiple_of(7) {
         return String::new();
     }
-    json!({"rare": i, "half": i % 2 == 0, "tenth": format!("t{}", i % 10), "deep": {"list": [i % 3, i % 5]}, "x": i as f64 / 8.0})
+    json!({"rare": i, "half": i.is_multiple_of(2), "tenth": format!("t{}", i % 10), "deep": {"list": [i % 3, i % 5]}, "x": i as f64 / 8.0})
         .to_string()
 }
 
@@ -160,6 +160,20 @@ fn what_passes_is_found_and_nothing_else() {
     history(Kind { metric: Metric::L2, element: ElementType::F32, keys: KeyKind::Numbers, dim: 8 }, 10_000);
     history(Kind { metric: Metric::Cosine, element: ElementType::F32, keys: KeyKind::Strings, dim: 8 }, 10_000);
     history(Kind { metric: Metric::L2, element: ElementType::U8, keys: KeyKind::Numbers, dim: 8 }, 0);
+}
+
+#[test]
+fn who_judged_lets_go() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("c");
+    let kind = super::merge::PLAIN;
+    let (collection, _) = kind.based(&path, 3000, 0, &FAST());
+    let all = Filter::from_json(&json!({"must_not": [{"key": "a", "match": {"value": 1}}]}), kind.keys).unwrap();
+    let found = collection.search_filtered(&vector(CounterRng::new(5), 1, kind.dim), &SearchParams::DEFAULT, &all).unwrap();
+    assert!(found.hits.len() == 10 && found.stats.way != Way::Scan);
+    drop(collection);
+    // The lock is free as soon as nobody holds the collection.
+    assert_eq!(reopen(&path, &FAST()).count(), 3000);
 }
 
 #[test]
