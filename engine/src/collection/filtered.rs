@@ -4,7 +4,8 @@
 //! pass. Where it is short, each of its points is judged by its payload, and those that pass are ranked by their codes, the best of them read: one
 //! finds them however far they lie. Else the graph is walked, and what is near enough to be returned is judged by its payload; the list grows
 //! with the share that passes, as it was met, so that as many pass as a list holds without a filter. What comes home with fewer than `k` is
-//! searched for again by reading all, unless a deadline stands against that: nothing is silently missing, and nothing is returned unjudged.
+//! searched for again in a longer list, then by reading all, unless a deadline stands against that: nothing is silently missing, and nothing is
+//! returned unjudged.
 //!
 //! Lists in the store and not bitmaps in memory: a point costs no memory by its payload, its terms are written with it in one batch, and a list that
 //! is longer than a walk would take is not read on.
@@ -37,6 +38,8 @@ use std::{
 const MOST_LOOKS: usize = 1000;
 /// Points that are judged one by one before a search, at most.
 const MOST_JUDGED: usize = 1 << 14;
+/// And where a walk came home short, before all are read.
+const MOST_LISTED: usize = 1 << 17;
 /// What judging a point before a search costs, in candidates of a walk: only the ratio counts. From figures of half a million points (bench/RESULTS.md).
 const JUDGED_PER_CANDIDATE: f64 = 5.0;
 
@@ -143,9 +146,32 @@ impl Collection {
     }
 
     fn find(&self, query: &[f32], params: &SearchParams, filter: &Filter, exact: bool) -> Result<Found, CollectionError> {
-        let (inner, start) = (self.inner(), Instant::now());
+        let (start, n) = (Instant::now(), self.count());
+        let first = few(params.list_size.max(params.k), n);
+        let mut found = self.find_among(query, params, filter, exact, first, false)?;
+        if found.is_none() {
+            // A longer list is still shorter than all.
+            let most = usize::try_from(n / 8).unwrap_or(usize::MAX).clamp(MOST_JUDGED, MOST_LISTED);
+            found = self.find_among(query, params, filter, exact, most, true)?;
+        }
+        let mut found = found.unwrap_or_default();
+        found.stats.micros = start.elapsed().as_micros() as u64;
+        Ok(found)
+    }
+
+    /// What [`Collection::find`] finds where no more than `most` are judged before the search; `None` where it came home short and another way is left,
+    /// which it is not when this is the `last`.
+    fn find_among(
+        &self,
+        query: &[f32],
+        params: &SearchParams,
+        filter: &Filter,
+        exact: bool,
+        most: usize,
+        last: bool,
+    ) -> Result<Option<Found>, CollectionError> {
+        let inner = self.inner();
         let row = inner.config.row(query).map_err(CollectionError::Query)?;
-        let most = few(params.list_size.max(params.k), self.count());
         let (snapshot, passing) = inner.passing(filter, most)?;
         let judge: Arc<dyn Judge> = match &passing {
             Passing::These(_, nodes) => Arc::clone(nodes) as _,
@@ -164,6 +190,8 @@ impl Collection {
             if found.complete && found.hits.len() < params.k {
                 if params.deadline.is_some() {
                     found.complete = false;
+                } else if !last {
+                    return Ok(None);
                 } else {
                     let (reads, distances) = (found.stats.reads, found.stats.distances);
                     *found = all(base)?;
@@ -191,8 +219,7 @@ impl Collection {
         }
         let mut found = snapshot.found(&inner.store, answer, top, params.k)?;
         found.stats.distances += u64::from(snapshot.len);
-        found.stats.micros = start.elapsed().as_micros() as u64;
-        Ok(found)
+        Ok(Some(found))
     }
 
     /// Live points behind the key `after`, in the order of keys, each with its payload: at most `limit` of those that pass `filter`.

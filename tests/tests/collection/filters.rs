@@ -37,6 +37,8 @@ fn filters(kind: KeyKind, key: &dyn Fn(u64) -> PointKey) -> Vec<Filter> {
         json!({"must_not": [{"key": "rare", "range": {"gte": 0}}]}),
         json!({"must": [{"is_empty": {"key": "rare"}}, {"has_id": [name(7), name(14), name(15), name(1 << 40)]}]}),
         json!({"must": [{"key": "tenth", "match": {"value": "nobody"}}]}),
+        // Few pass, and no list leads to them.
+        json!({"must_not": [{"key": "rare", "range": {"gte": 9}}, {"is_empty": {"key": "rare"}}]}),
         json!({"must": [{"key": "deep.list[]", "match": {"value": 4}}], "must_not": [{"key": "half", "match": {"value": true}}]}),
     ];
     all.iter().map(|json| Filter::from_json(json, kind).unwrap()).collect()
@@ -160,6 +162,24 @@ fn what_passes_is_found_and_nothing_else() {
     history(Kind { metric: Metric::L2, element: ElementType::F32, keys: KeyKind::Numbers, dim: 8 }, 10_000);
     history(Kind { metric: Metric::Cosine, element: ElementType::F32, keys: KeyKind::Strings, dim: 8 }, 10_000);
     history(Kind { metric: Metric::L2, element: ElementType::U8, keys: KeyKind::Numbers, dim: 8 }, 0);
+}
+
+#[test]
+fn what_many_pass_but_few_of_the_base_is_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("c");
+    let kind = super::merge::PLAIN;
+    let (collection, _) = kind.based(&path, 6000, 0, &FAST());
+    // Of a kind that the base has two of.
+    let point =
+        |i: u64| Point { key: kind.key(i), vector: vector(CounterRng::new(3), i, kind.dim), payload: json!({"new": true}).to_string() };
+    collection.write((5998..8000).map(|i| Change::Upsert(point(i))).collect()).unwrap();
+    let new = Filter::from_json(&json!({"must": [{"key": "new", "match": {"value": true}}]}), kind.keys).unwrap();
+    let query = vector(CounterRng::new(5), 1, kind.dim);
+    let params = SearchParams { k: 10, list_size: 10, ..SearchParams::DEFAULT };
+    let found = collection.search_filtered(&query, &params, &new).unwrap();
+    assert_eq!(found.hits, collection.exact_filtered(&query, 10, &new).unwrap().hits);
+    assert_eq!(collection.count_filtered(&new).unwrap(), 2002);
 }
 
 #[test]
