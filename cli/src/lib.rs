@@ -30,6 +30,11 @@
 
 pub mod rebuild;
 
+/// What filters by payload are made of.
+pub mod filter {
+    pub use roxanne_engine::collection::{Condition, Filter, Range, Values};
+}
+
 pub use roxanne_builder::{BuildError, BuildParams, Builder, Observer, Phase, Plan, Report};
 pub use roxanne_core::{
     Budget, ErrorClass,

@@ -37,7 +37,7 @@ mod verify;
 
 pub use commit::Written;
 pub use error::CollectionError;
-pub use filter::{Condition, Filter, Range};
+pub use filter::{Condition, Filter, Range, Values};
 pub use point::{CollectionConfig, KeyKind, MAX_PAYLOAD_BYTES, Point, PointKey, VectorError};
 
 use crate::{
@@ -206,6 +206,7 @@ struct Inner {
     writer: Mutex<Writer>,
     group: Group,
     keeper: Keeper,
+    /// What the threads behind it failed at last.
     trouble: Mutex<Option<String>>,
     searches: Mutex<Vec<BeamSearch>>,
     /// Held while this is open: for writing, or for reading.

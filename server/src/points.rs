@@ -26,7 +26,7 @@ const AT_ONCE: usize = 1000;
 
 /// In which form a search is asked.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Effort {
+pub(crate) enum Form {
     /// `points/search`.
     Search,
     /// `points/query`.
@@ -312,20 +312,9 @@ impl Parts {
             names.ok_or_else(|| Refusal::bad("with_payload: names are expected"))
         };
         let payload = match body.get("with_payload") {
-            None | Some(Value::Null) => {
-                if otherwise {
-                    Wanted::All
-                } else {
-                    Wanted::None
-                }
-            }
-            Some(Value::Bool(wanted)) => {
-                if *wanted {
-                    Wanted::All
-                } else {
-                    Wanted::None
-                }
-            }
+            None | Some(Value::Null) if otherwise => Wanted::All,
+            None | Some(Value::Null | Value::Bool(false)) => Wanted::None,
+            Some(Value::Bool(true)) => Wanted::All,
             Some(Value::Object(parts)) => match (parts.get("include"), parts.get("exclude")) {
                 (Some(include), None) => Wanted::Only(names(include)?),
                 (None, Some(exclude)) => Wanted::Without(names(exclude)?),
@@ -355,22 +344,27 @@ impl Parts {
         Some(Value::Object(payload))
     }
 
-    /// The fields of a point, `None` where it has gone meanwhile.
-    fn point(&self, collection: &Collection, key: &PointKey, payload: Option<&str>) -> Result<Option<Map<String, Value>>, Refusal> {
-        let mut point = Map::from_iter([("id".to_string(), id_of(key))]);
+    /// The fields of a point that was read.
+    fn whole(&self, point: Point) -> Map<String, Value> {
+        let mut fields = self.fields(&point.key, &point.payload);
         if self.vector {
-            let Some(found) = collection.get(key)? else { return Ok(None) };
-            point.insert("payload".into(), self.payload(&found.payload).into());
-            point.insert("vector".into(), found.vector.into());
-        } else {
-            let payload = match (&self.payload, payload) {
-                (Wanted::None, _) => None,
-                (_, Some(text)) => self.payload(text),
-                _ => self.payload(&collection.payload(key)?),
-            };
-            point.insert("payload".into(), payload.into());
+            fields.insert("vector".into(), point.vector.into());
         }
-        Ok(Some(point))
+        fields
+    }
+
+    /// Those but for the vector.
+    fn fields(&self, key: &PointKey, payload: &str) -> Map<String, Value> {
+        Map::from_iter([("id".to_string(), id_of(key)), ("payload".to_string(), self.payload(payload).into())])
+    }
+
+    /// The fields of a key's point, of which no more is read than is wanted; `None` where it has gone meanwhile.
+    fn point(&self, collection: &Collection, key: &PointKey) -> Result<Option<Map<String, Value>>, Refusal> {
+        Ok(match (self.vector, &self.payload) {
+            (true, _) => collection.get(key)?.map(|point| self.whole(point)),
+            (false, Wanted::None) => Some(self.fields(key, "")),
+            (false, _) => Some(self.fields(key, &collection.payload(key)?)),
+        })
     }
 }
 
@@ -383,10 +377,7 @@ pub(crate) fn retrieve(served: &Served, body: &Value) -> Result<Value, Refusal> 
         return Err(Refusal::bad(format!("ids: {}; at most {MOST_POINTS}", ids.len())));
     }
     for id in ids {
-        let key = key_of(collection, id)?;
-        if collection.contains(&key)? {
-            points.extend(parts.point(collection, &key, None)?.map(Value::Object));
-        }
+        points.extend(collection.get(&key_of(collection, id)?)?.map(|point| Value::Object(parts.whole(point))));
     }
     Ok(Value::from(points))
 }
@@ -411,12 +402,10 @@ pub(crate) fn scroll(served: &Served, body: &Value) -> Result<Value, Refusal> {
     let mut found = Vec::new();
     // An offset is the first point of a page; those behind it are asked for.
     if let Some(key) = &offset
-        && collection.contains(key)?
+        && let Some(point) = collection.get(key)?
+        && filter.as_ref().is_none_or(|filter| filter.passes(key, &point.payload))
     {
-        let payload = collection.payload(key)?;
-        if filter.as_ref().is_none_or(|filter| filter.passes(key, &payload)) {
-            found.push((key.clone(), payload));
-        }
+        found.push((point.key, point.payload));
     }
     let more = (limit + 1).saturating_sub(found.len());
     found.extend(collection.scroll(offset.as_ref(), more, filter.as_ref())?);
@@ -424,7 +413,8 @@ pub(crate) fn scroll(served: &Served, body: &Value) -> Result<Value, Refusal> {
     found.truncate(limit);
     let mut points = Vec::new();
     for (key, payload) in &found {
-        points.extend(parts.point(collection, key, Some(payload))?.map(Value::Object));
+        let point = if parts.vector { parts.point(collection, key)? } else { Some(parts.fields(key, payload)) };
+        points.extend(point.map(Value::Object));
     }
     Ok(json!({"points": points, "next_page_offset": next}))
 }
@@ -440,7 +430,7 @@ pub(crate) fn count(served: &Served, body: &Value) -> Result<Value, Refusal> {
 }
 
 /// `POST points/search` and `points/query`.
-pub(crate) fn search(served: &Served, body: &Value, form: Effort, metrics: &Metrics) -> Result<Value, Refusal> {
+pub(crate) fn search(served: &Served, body: &Value, form: Form, metrics: &Metrics) -> Result<Value, Refusal> {
     let collection = &served.collection;
     for name in ["prefetch", "using", "lookup_from", "group_by"] {
         let is_asked = |value: &Value| !(value.is_null() || value.as_array().is_some_and(Vec::is_empty) || value == "");
@@ -451,8 +441,8 @@ pub(crate) fn search(served: &Served, body: &Value, form: Effort, metrics: &Metr
     let (parts, limit, offset) = (Parts::of(body, false)?, limit_of(body)?, number(body, "offset", 0)?);
     let filter = filter_of(collection, body)?;
     let query = match form {
-        Effort::Search => body.get("vector").filter(|vector| !vector.is_null()).ok_or_else(|| Refusal::bad("vector is missing"))?,
-        Effort::Query => body.get("query").unwrap_or(&Value::Null),
+        Form::Search => body.get("vector").filter(|vector| !vector.is_null()).ok_or_else(|| Refusal::bad("vector is missing"))?,
+        Form::Query => body.get("query").unwrap_or(&Value::Null),
     };
     let named = |value: &Value| value.get("name").and_then(Value::as_str).is_some_and(|name| !name.is_empty());
     if named(query) || query.get("mmr").is_some_and(|mmr| !mmr.is_null()) {
@@ -498,13 +488,13 @@ pub(crate) fn search(served: &Served, body: &Value, form: Effort, metrics: &Metr
     let hits = found.hits.iter().filter(|hit| itself.as_ref() != Some(&hit.key)).map(|hit| (&hit.key, score(metric, hit.distance)));
     let mut points = Vec::new();
     for (key, score) in hits.filter(|(_, score)| is_near(*score)).skip(offset).take(limit) {
-        if let Some(mut point) = parts.point(collection, key, None)? {
+        if let Some(mut point) = parts.point(collection, key)? {
             point.insert("version".into(), json!(found.sequence));
             point.insert("score".into(), json!(score));
             points.push(Value::Object(point));
         }
     }
-    Ok(if form == Effort::Query { json!({"points": points}) } else { Value::from(points) })
+    Ok(if form == Form::Query { json!({"points": points}) } else { Value::from(points) })
 }
 
 /// What Qdrant means by the score: how alike under Cosine and Dot, how far under the others.

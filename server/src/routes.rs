@@ -3,7 +3,7 @@
 use crate::{
     Server,
     collections::Served,
-    points::{self, Effort},
+    points::{self, Form},
     reply::{Refusal, result},
 };
 use hyper::{Method, StatusCode, Uri};
@@ -124,23 +124,23 @@ fn route(server: &Server, method: &Method, segments: &[&str], body: &Value) -> R
 }
 
 fn on_points(server: &Server, served: &Served, method: &str, rest: &[&str], body: &Value) -> Result<Value, Refusal> {
-    let search = |body: &Value, effort: Effort| points::search(served, body, effort, &server.metrics);
-    let each = |effort: Effort| {
+    let search = |body: &Value, form: Form| points::search(served, body, form, &server.metrics);
+    let each = |form: Form| {
         let searches = body.get("searches").and_then(Value::as_array).ok_or_else(|| Refusal::bad("searches: a list is expected"))?;
         if searches.len() > points::MOST_SEARCHES {
             return Err(Refusal::bad(format!("searches: {}; at most {}", searches.len(), points::MOST_SEARCHES)));
         }
-        searches.iter().map(|body| search(body, effort)).collect::<Result<Vec<_>, _>>().map(Value::from)
+        searches.iter().map(|body| search(body, form)).collect::<Result<Vec<_>, _>>().map(Value::from)
     };
     match (method, rest) {
         ("PUT", []) => points::upsert(served, body),
         ("POST", []) => points::retrieve(served, body),
         ("GET", [id]) => points::get(served, id),
         ("POST", ["delete"]) => points::delete(served, body),
-        ("POST", ["search"]) => search(body, Effort::Search),
-        ("POST", ["search", "batch"]) => each(Effort::Search),
-        ("POST", ["query"]) => search(body, Effort::Query),
-        ("POST", ["query", "batch"]) => each(Effort::Query),
+        ("POST", ["search"]) => search(body, Form::Search),
+        ("POST", ["search", "batch"]) => each(Form::Search),
+        ("POST", ["query"]) => search(body, Form::Query),
+        ("POST", ["query", "batch"]) => each(Form::Query),
         ("POST", ["scroll"]) => points::scroll(served, body),
         ("POST", ["count"]) => points::count(served, body),
         ("POST", ["payload"]) => points::change_payload(served, body, &points::Payload::Set),
@@ -196,7 +196,7 @@ fn info(served: &Served) -> Value {
         "status": if trouble.is_some() { "yellow" } else { "green" },
         "optimizer_status": trouble.map_or(json!("ok"), |error| json!({"error": error})),
         "points_count": stats.points,
-        "indexed_vectors_count": stats.points - (u64::from(u32::try_from(stats.delta_points).unwrap_or(u32::MAX)) - stats.delta_linked).min(stats.points),
+        "indexed_vectors_count": stats.points.saturating_sub(stats.delta_points.saturating_sub(stats.delta_linked)),
         "segments_count": 1 + u64::from(stats.base_points > 0),
         "config": {
             "params": {"vectors": {"size": config.dim, "distance": distance}, "shard_number": 1, "replication_factor": 1, "on_disk_payload": true},

@@ -1,6 +1,6 @@
 //! `serve`: the collections of a directory over HTTP.
 
-use crate::{failure::Failure, interrupt, parse, progress::say};
+use crate::{failure::Failure, interrupt, parse};
 use roxanne::rebuild;
 use roxanne_core::{Budget, ErrorClass};
 use roxanne_engine::{OpenOptions, collection::CollectionOptions};
@@ -70,7 +70,6 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
             while !stop.load(Ordering::Relaxed) {
                 tokio::time::sleep(LOOK).await;
             }
-            say(format_args!("stopping: what runs comes to its end"));
         }));
     // What still runs then has answered nobody.
     runtime.shutdown_timeout(LAST_WORDS);

@@ -19,7 +19,7 @@ use super::{
     publish::name_of,
     store::{Moment, NO_NODE},
 };
-use crate::{Index, SearchError, SearchParams, exact::each_page, key_set::Judge};
+use crate::{Index, SearchError, SearchParams, SearchStats, exact::each_page, key_set::Judge};
 use roxanne_core::{
     format::keys::{KeyName, Keys},
     id::{Key, NodeId},
@@ -149,18 +149,20 @@ impl Collection {
         let (start, n) = (Instant::now(), self.count());
         let first = few(params.list_size.max(params.k), n);
         let mut found = self.find_among(query, params, filter, exact, first, false)?;
-        if found.is_none() {
+        if !found.complete && params.deadline.is_none() {
             // A longer list is still shorter than all.
             let most = usize::try_from(n / 8).unwrap_or(usize::MAX).clamp(MOST_JUDGED, MOST_LISTED);
+            let SearchStats { reads, distances, .. } = found.stats;
             found = self.find_among(query, params, filter, exact, most, true)?;
+            found.stats.reads += reads;
+            found.stats.distances += distances;
         }
-        let mut found = found.unwrap_or_default();
         found.stats.micros = start.elapsed().as_micros() as u64;
         Ok(found)
     }
 
-    /// What [`Collection::find`] finds where no more than `most` are judged before the search; `None` where it came home short and another way is left,
-    /// which it is not when this is the `last`.
+    /// What [`Collection::find`] finds where no more than `most` are judged before the search; not complete where a walk came home short. The `last`
+    /// way is no walk: without a list that is short enough all are read.
     fn find_among(
         &self,
         query: &[f32],
@@ -169,7 +171,7 @@ impl Collection {
         exact: bool,
         most: usize,
         last: bool,
-    ) -> Result<Option<Found>, CollectionError> {
+    ) -> Result<Found, CollectionError> {
         let inner = self.inner();
         let row = inner.config.row(query).map_err(CollectionError::Query)?;
         let (snapshot, passing) = inner.passing(filter, most)?;
@@ -177,28 +179,18 @@ impl Collection {
             Passing::These(_, nodes) => Arc::clone(nodes) as _,
             Passing::Judged(judge) => Arc::clone(judge) as _,
         };
-        let all = |base: &Index| base.exact_beside(query, params.k, &snapshot.hidden, Some(&judge));
         let mut answer = match &snapshot.base {
             // Nothing that passes is there.
             Some(_) if judge.nodes().is_some_and(<[NodeId]>::is_empty) => None,
-            Some(base) if exact => Some(all(base)?),
+            Some(base) if exact || (last && judge.nodes().is_none()) => {
+                Some(base.exact_beside(query, params.k, &snapshot.hidden, Some(&judge))?)
+            }
             Some(base) => Some(base.search_judged(query, params, &snapshot.hidden, &judge)?),
             None => None,
         };
-        if let (Some(found), Passing::Judged(judge), Some(base), false) = (&mut answer, &passing, &snapshot.base, exact) {
+        if let (Some(found), Passing::Judged(judge)) = (&mut answer, &passing) {
             judge.check()?;
-            if found.complete && found.hits.len() < params.k {
-                if params.deadline.is_some() {
-                    found.complete = false;
-                } else if !last {
-                    return Ok(None);
-                } else {
-                    let (reads, distances) = (found.stats.reads, found.stats.distances);
-                    *found = all(base)?;
-                    found.stats.reads += reads;
-                    found.stats.distances += distances;
-                }
-            }
+            found.complete &= exact || last || found.hits.len() >= params.k;
         }
         let mut top = TopK::new(params.k);
         for slot in (0..snapshot.len).filter(|&slot| !snapshot.delta_dead.contains(slot)) {
@@ -209,17 +201,19 @@ impl Collection {
                 continue;
             }
             let item = (snapshot.delta.distance(&row, slot), key);
-            let passes = |judge: &PayloadJudge| judge.passes(key);
-            if top.admits(&item) && if let Passing::Judged(judge) = &passing { passes(judge)? } else { true } {
-                top.offer(item);
+            if !top.admits(&item) {
+                continue;
             }
-        }
-        if let Passing::Judged(judge) = &passing {
-            judge.check()?;
+            if let Passing::Judged(judge) = &passing
+                && !judge.passes(key)?
+            {
+                continue;
+            }
+            top.offer(item);
         }
         let mut found = snapshot.found(&inner.store, answer, top, params.k)?;
         found.stats.distances += u64::from(snapshot.len);
-        Ok(Some(found))
+        Ok(found)
     }
 
     /// Live points behind the key `after`, in the order of keys, each with its payload: at most `limit` of those that pass `filter`.
@@ -265,7 +259,8 @@ impl Collection {
         }
         // Those written here and those that were built into the base, as one.
         let first = after.map(PointKey::to_bytes).unwrap_or_default();
-        let mut written = moment.points_from(&first).peekable();
+        let mut written = moment.points_from(&first).map(|entry| entry.and_then(|(bytes, payload)| Ok((key_of(&bytes)?, payload))));
+        let mut here = written.next().transpose()?;
         let built = snapshot.base.as_ref().map(Index::keys);
         let name = |key: &PointKey| match key {
             PointKey::Number(number) => KeyName::Number(*number),
@@ -277,11 +272,6 @@ impl Collection {
             _ => 0,
         };
         while found.len() < limit {
-            let here = match written.peek() {
-                None => None,
-                Some(Ok((bytes, _))) => Some(key_of(bytes)?),
-                Some(Err(_)) => return written.next().map_or(Ok(found), |entry| entry.map(|_| Vec::new())),
-            };
             let there = match built.filter(|_| place < places) {
                 None => None,
                 Some(keys) => Some(match keys.key_at(place).map_err(SearchError::from)?.0 {
@@ -289,22 +279,23 @@ impl Collection {
                     KeyName::Text(text) => PointKey::Text(text.into()),
                 }),
             };
-            let (key, payload) = match (here, there) {
+            let (key, payload) = match (here.take(), there) {
                 (None, None) => break,
-                (Some(here), there) if there.as_ref().is_none_or(|there| here <= *there) => {
-                    place += u64::from(there.as_ref() == Some(&here));
-                    let Some(entry) = written.next() else { break };
-                    (here, entry?.1)
+                (Some(point), there) if there.as_ref().is_none_or(|there| point.0 <= *there) => {
+                    place += u64::from(there.as_ref() == Some(&point.0));
+                    here = written.next().transpose()?;
+                    point
                 }
-                (_, Some(there)) => {
+                (point, there) => {
+                    here = point;
                     place += 1;
+                    let Some(there) = there else { continue };
                     let bytes = there.to_bytes();
                     if inner.visible(&snapshot, &moment, &bytes, &there)?.is_none() || moment.live_payload(&bytes)?.is_none() {
                         continue;
                     }
                     (there, String::new())
                 }
-                (Some(_), None) => break,
             };
             if is_behind(&key) && filter.is_none_or(|filter| filter.passes(&key, &payload)) {
                 found.push((key, payload));

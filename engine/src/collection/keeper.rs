@@ -140,7 +140,10 @@ fn merge(of: &Weak<Inner>) {
             }
             let outcome = unwound(|| inner.merge(&MergeLimits::default())).and_then(|outcome| outcome.map_err(|error| error.to_string()));
             let has_done = outcome.as_ref().is_ok_and(|report| report.inserted + report.removed > 0);
-            *locked(&inner.trouble) = outcome.err();
+            // A build that failed stays the trouble until one succeeds.
+            if outcome.is_err() || failed.is_none() {
+                *locked(&inner.trouble) = outcome.err();
+            }
             // Nothing can be done, or others read it: the next write asks again. What failed at the disk is told to who writes.
             if !has_done {
                 break;
