@@ -1,7 +1,7 @@
 //! A few seconds of measuring: a sample of the input built on the device that was asked for, and a file written and read past the cache.
 
 use super::Rates;
-use crate::{BuildError, BuildParams, Builder, Device, progress::Observer};
+use crate::{BuildError, BuildParams, Builder, Device, Report, progress::Observer};
 use roxanne_core::{
     dataset::{Dataset, Run},
     format::FormatError,
@@ -18,9 +18,13 @@ use std::{
     time::Instant,
 };
 
-/// Vectors of the sample: of 128 coordinates, and the least of wider ones.
+/// Vectors of the first sample: of 128 coordinates, and the least of wider ones.
 const SAMPLE: u64 = 200_000;
 const LEAST: u64 = 20_000;
+/// A sample that takes less is too small to tell what a large build costs (a GPU waits for launches there), and another of so many times the rows is
+/// taken.
+const ENOUGH_SECONDS: f64 = 1.5;
+const MORE: u64 = 16;
 /// Runs of rows that the sample is made of.
 const RUNS: u64 = 64;
 /// Bytes of the file, and of a write.
@@ -46,26 +50,35 @@ pub struct Probe<'a> {
 }
 
 impl Probe<'_> {
-    /// Measures with a sample of `dataset`.
+    /// Measures with a sample of the vectors that `open` gives, each time it is called.
     ///
     /// # Errors
-    /// What a build says; a directory that no file can be written to.
-    pub fn rates(&self, dataset: Dataset) -> Result<Rates, BuildError> {
-        let dim = dataset.dim();
-        let builder = Builder::new(self.metric).params(self.params.clone()).device(self.device.clone()).threads(self.threads);
-        // One shard: what a shard costs is what a build costs.
-        let report = builder.shards(1).observer(self.observer.clone()).dataset(spread(dataset)?).rehearse(None)?;
-        let io = |error| FormatError::Io { path: self.directory.to_path_buf(), error };
+    /// What a build, and `open`, say; a directory that no file can be written to.
+    pub fn rates<E: From<BuildError>>(&self, open: impl Fn() -> Result<Dataset, E>) -> Result<Rates, E> {
+        let dataset = open()?;
+        let (n, dim) = (dataset.n(), dataset.dim());
+        let rows = (SAMPLE * 128 / dataset.row_bytes().max(128) as u64).max(LEAST);
+        let mut report = self.build(spread(dataset, rows)?)?;
+        if report.seconds < ENOUGH_SECONDS && n > rows {
+            report = self.build(spread(open()?, MORE * rows)?)?;
+        }
         self.observer.phase("disk", 1, "step");
+        let io = |error| BuildError::from(FormatError::Io { path: self.directory.to_path_buf(), error });
         let (written, read) = disk(self.directory).map_err(io)?;
-        Ok(Rates::of(&report, &self.params.graph(dim)?.partition, written, read))
+        let partition = self.params.graph(dim).map_err(BuildError::from)?.partition;
+        Ok(Rates::of(&report, &partition, written, read))
+    }
+
+    /// In one shard: what a shard costs is what a build costs.
+    fn build(&self, sample: Dataset) -> Result<Report, BuildError> {
+        let builder = Builder::new(self.metric).params(self.params.clone()).device(self.device.clone()).threads(self.threads);
+        builder.shards(1).observer(self.observer.clone()).dataset(sample).rehearse(None)
     }
 }
 
-/// Rows from everywhere in `dataset`: its beginning may be of one kind.
-fn spread(dataset: Dataset) -> Result<Dataset, BuildError> {
+/// So many rows from everywhere in `dataset`: its beginning may be of one kind.
+fn spread(dataset: Dataset, rows: u64) -> Result<Dataset, BuildError> {
     let n = dataset.n();
-    let rows = (SAMPLE * 128 / dataset.row_bytes().max(128) as u64).max(LEAST);
     if n <= rows {
         return Ok(dataset);
     }
@@ -125,20 +138,21 @@ mod tests {
             directory: dir.path(),
             observer: Arc::new(Silent),
         };
-        let rates = probe.rates(Dataset::open("synth:n=3000,dim=16,clusters=8").unwrap()).unwrap();
+        let open = |spec: &str| Dataset::open(spec).map_err(BuildError::from);
+        let rates = probe.rates(|| open("synth:n=3000,dim=16,clusters=8")).unwrap();
         let Rates { read, train, leaf_pair, leaf_pairs, merge, prune, order, write, byte_written, byte_read, .. } = rates;
         for rate in [read, train, leaf_pair, leaf_pairs, merge, prune, order, write, byte_written, byte_read, rates.unevenness] {
             assert!(rate > 0.0 && rate.is_finite(), "{rates:?}");
         }
         assert_eq!((rates.vectors, std::fs::read_dir(dir.path()).unwrap().count()), (3000, 0));
-        assert!(probe.rates(Dataset::open("synth:n=3,dim=2").unwrap()).is_ok());
+        assert!(probe.rates(|| open("synth:n=3,dim=2")).is_ok());
         let absent = Probe { directory: Path::new("nowhere"), ..probe };
-        assert!(absent.rates(Dataset::open("synth:n=300,dim=2,clusters=2").unwrap()).unwrap_err().to_string().contains("nowhere"));
+        assert!(absent.rates(|| open("synth:n=300,dim=2,clusters=2")).unwrap_err().to_string().contains("nowhere"));
     }
 
     #[test]
     fn a_sample_is_of_rows_from_everywhere() {
-        let sample = spread(Dataset::open("synth:n=5000000000,dim=128,type=u8,clusters=2").unwrap()).unwrap();
+        let sample = spread(Dataset::open("synth:n=5000000000,dim=128,type=u8,clusters=2").unwrap(), 200_000).unwrap();
         assert_eq!((sample.n(), sample.place(0).1), (200_000, 0));
         assert!(sample.place(199_999).1 > 4_900_000_000);
     }

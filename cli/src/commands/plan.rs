@@ -107,7 +107,7 @@ impl Time {
                 let (directory, observer) = (args.directory.as_path(), progress.clone());
                 let threads = usize::from(args.threads);
                 let probe = Probe { metric: args.metric, params: &params, device: &args.device, threads, directory, observer };
-                let measured = probe.rates(args.changes.open(&args.input, args.limit)?.0)?;
+                let measured = probe.rates(|| Ok::<_, Failure>(args.changes.open(&args.input, args.limit)?.0))?;
                 progress.end();
                 measured
             }
