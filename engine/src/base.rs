@@ -33,6 +33,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 /// What the process takes beside all that is counted: code, stacks, the allocator, tables of files.
@@ -281,8 +282,10 @@ impl Base {
     #[inline]
     pub(crate) fn neighbors(&self, record: Record<'_>, out: &mut Vec<NodeId>) -> Result<(), RecordError> {
         let Some(live) = &self.live else { return record.neighbors(self.n(), out) };
-        record.each_edge(self.n(), |id, tag| {
-            if live.is_current(id, tag) {
+        // What lies beyond is new, and comes into sight with the merge that brought it.
+        let n = self.n();
+        record.each_edge(live.capacity(), |id, tag| {
+            if u64::from(id.0) < n && live.is_current(id, tag) {
                 out.push(id);
             }
         })
@@ -317,17 +320,37 @@ impl Base {
 
     /// Proves that `bytes` is the page `number`; returns its nodes as (first id, count).
     pub(crate) fn check_page(&self, number: u64, bytes: &[u8]) -> Result<(u64, usize), FormatError> {
-        check_page(&self.pages, &self.layout, self.file_id, self.n(), number, bytes)
+        // A merge may have brought more than is in sight yet.
+        let (first, live) = check_page(&self.pages, &self.layout, self.file_id, self.n().max(self.room()), number, bytes)?;
+        Ok((first, live.min(self.in_sight(first))))
+    }
+
+    /// Nodes from `first` on.
+    fn in_sight(&self, first: u64) -> usize {
+        usize::try_from(self.n().saturating_sub(first)).unwrap_or(usize::MAX)
     }
 
     /// The nodes of a page that was checked before.
     pub(crate) fn nodes_of(&self, number: u64, bytes: &[u8]) -> (u64, usize) {
-        (self.layout.first_node(number), usize::from(page::live(bytes)))
+        let first = self.layout.first_node(number);
+        (first, usize::from(page::live(bytes)).min(self.in_sight(first)))
     }
 
     /// A page that the device gives as it was before it was written.
     pub(crate) fn stays_old(&self, page: u64) -> FormatError {
         self.corrupt(page, "it stays older than what was written of it".to_string())
+    }
+
+    /// Reads codes of nodes that a merge brought from the file, which may be written meanwhile.
+    pub(crate) fn read_code(&self, blob: &BlobReader, node: NodeId, code: &mut [u8]) -> Result<(), FormatError> {
+        let mut attempts = 0;
+        loop {
+            match blob.read_at(node.index() as u64 * code.len() as u64, code) {
+                Err(FormatError::Corrupt { .. }) if attempts < REREADS => attempts += 1,
+                outcome => return outcome,
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn corrupt(&self, page: u64, detail: String) -> FormatError {

@@ -23,6 +23,7 @@ mod delta;
 mod error;
 mod filter;
 mod filtered;
+mod follow;
 mod keeper;
 mod keys;
 mod merge;
@@ -52,6 +53,7 @@ use keeper::Keeper;
 use keys::node_of;
 pub use merge::{MergeLimits, MergeReport};
 use pins::Pins;
+use processes::{Follower, Seen};
 use roxanne_core::{
     distance::DistanceFn,
     neighbor::Distance,
@@ -89,7 +91,8 @@ pub struct CollectionOptions {
     pub delta_bytes: u64,
     /// When a write counts as done.
     pub durability: Durability,
-    /// Only look: any number of processes may, beside one that writes; they see what was there when they opened it.
+    /// Only look: any number of processes may, beside one that writes. They follow it, see [`Collection::catch_up`]; where nothing can be written to the
+    /// directory, they see what was there when they opened it, and nothing is merged meanwhile.
     pub read_only: bool,
     /// Merge into the base, in the background, what gathers: where it is changed in place. Without it that happens when it is asked for.
     pub merges: bool,
@@ -209,7 +212,9 @@ struct Inner {
     /// What the threads behind it failed at last.
     trouble: Mutex<Option<String>>,
     searches: Mutex<Vec<BeamSearch>>,
-    /// Held while this is open: for writing, or for reading.
+    /// Where this follows a writer.
+    follower: Option<Follower>,
+    /// Held while this is open: for writing, or for reading without following.
     _lock: Option<File>,
 }
 
@@ -273,65 +278,37 @@ impl Collection {
             return Err(CollectionError::NotACollection { path: path.to_path_buf(), detail: detail.to_string() });
         }
         let lock = if options.read_only { processes::enter(path)? } else { Some(processes::lock(path)?) };
+        let follower = if options.read_only { Follower::enter(path) } else { None };
         if !options.read_only {
             processes::prepare(path)?;
         }
-        let (store, config, State { sequence, base, replaced, merged }) = Store::open(path, options)?;
+        let (store, config) = Store::open(path, options, follower.as_ref().map(Follower::store).as_deref())?;
         let distance = DistanceFn::new(config.metric, config.element, config.dim)?;
-        let (base, base_sequence, merged) = match base {
-            None => (None, 0, 0),
-            Some((name, sequence)) => {
-                let merged = merge::recover(&path.join(&name), &store, merged, &*options.disk, options.read_only)?;
-                let base = Index::open_with(path.join(&name), &options.base)?;
-                publish::check_base(&base, &config, &name).map_err(|detail| store.damaged(detail))?;
-                if !options.read_only {
-                    store.forget_other_names(base.info().generation)?;
-                    publish::remove_replaced(path, &name, replaced.as_deref());
-                }
-                (Some(base), sequence, merged)
-            }
-        };
-        let nodes = base.as_ref().map_or(0, Index::nodes);
-        let is_node = |node: u32| node == NO_NODE || u64::from(node) < nodes;
-        let delta = Arc::new(Delta::new(distance, config.metric));
-        let mut writer = Writer::new(sequence, base, base_sequence, delta);
-        writer.merged = merged;
-        writer.take_slots(&store)?;
-        store.each_deleted(|_, _, node| {
-            if !is_node(node) {
-                return Err(store.damaged(format!("a deletion of node {node} of {nodes}")));
-            }
-            writer.stay_away(node);
-            Ok(())
-        })?;
-        store.each_vector(|key, node, row| {
-            let key = PointKey::from_bytes(config.keys, key).filter(|_| row.len() == config.element.row_bytes(config.dim) && is_node(node));
-            let Some(key) = key else { return Err(store.damaged(format!("a vector of {} bytes in the place of node {node}", row.len()))) };
-            if u64::from(writer.len) >= MAX_SLOTS {
-                return Err(CollectionError::DeltaFull { bytes: writer.delta_bytes, allowed: writer.delta_bytes });
-            }
-            writer.append(key, row.into(), node);
-            Ok(())
-        })?;
-        let snapshot = Arc::new(writer.snapshot());
-        let pins = Pins::default();
-        pins.add(&snapshot);
-        let inner = Arc::new(Inner {
+        let nothing = Writer::new(0, None, 0, Arc::new(Delta::new(distance, config.metric)));
+        let mut inner = Inner {
             path: path.to_path_buf(),
             config,
             distance,
             options: options.clone(),
             store,
-            snapshot: ArcSwap::new(snapshot),
-            pins,
+            snapshot: ArcSwap::from_pointee(nothing.snapshot()),
+            pins: Pins::default(),
             merging: Mutex::default(),
-            writer: Mutex::new(writer),
+            writer: Mutex::new(nothing),
             group: Group::default(),
             keeper: Keeper::default(),
             trouble: Mutex::default(),
             searches: Mutex::default(),
-            _lock: lock,
-        });
+            follower,
+            _lock: None,
+        };
+        let writer = inner.load(inner.store.state()?)?;
+        inner.publish(&writer);
+        inner.writer = Mutex::new(writer);
+        // Mergers wait for those that follow only for what they may look at.
+        inner._lock = lock.filter(|_| inner.follower.is_none());
+        inner.say_what_is_seen(&mut Seen::default())?;
+        let inner = Arc::new(inner);
         keeper::start(&inner).map_err(io(path))?;
         Ok(Collection { inner: Arc::new(Handle { inner, owns: true }) })
     }
@@ -459,11 +436,11 @@ impl Collection {
         let (bytes, mut attempts) = (key.to_bytes(), 0);
         loop {
             let snapshot = inner.snapshot.load_full();
-            let View { base, payload, row, deleted, node } = inner.store.view(&bytes)?;
+            let View { base, payload, row, deleted, node, .. } = inner.store.view(&bytes)?;
             // The store may be a moment ahead, with another base; then the snapshot is about to follow.
             if base != snapshot.base.as_ref().map(publish::name_of) {
                 drop(locked(&inner.writer));
-                if inner.options.read_only {
+                if inner.options.read_only && inner.follower.is_none() {
                     return Err(inner.store.damaged("its base was replaced; open it again".to_string()));
                 }
                 continue;
@@ -484,6 +461,11 @@ impl Collection {
                         None => node_of(snapshot.base.as_ref(), key)?,
                     };
                     match node.zip(snapshot.base.as_ref()) {
+                        // A reader that had fallen far behind has opened the base anew.
+                        Some((_, base)) if attempts < MOST_LOOKS && !inner.snapshot.load().is_of(base) => {
+                            attempts += 1;
+                            continue;
+                        }
                         Some((node, base)) => match base.key_and_vector_of(node)? {
                             Some((found, vector)) if inner.store.key_in(base, found)? == *key => Some(vector),
                             // It has left its slot since the store was looked at.
@@ -528,7 +510,56 @@ impl Collection {
     }
 }
 
+impl Inner {
+    /// What stands in the store, as a writer has it in memory.
+    fn load(&self, state: State) -> Result<Writer, CollectionError> {
+        let (path, store, config, options) = (&self.path, &self.store, &self.config, &self.options);
+        let State { sequence, base, replaced, merged } = state;
+        let (base, base_sequence, merged) = match base {
+            None => (None, 0, 0),
+            Some((name, sequence)) => {
+                let merged = merge::recover(&path.join(&name), store, merged, &*options.disk, options.read_only)?;
+                let base = Index::open_with(path.join(&name), &options.base)?;
+                publish::check_base(&base, config, &name).map_err(|detail| store.damaged(detail))?;
+                if !options.read_only {
+                    store.forget_other_names(base.info().generation)?;
+                    publish::remove_replaced(path, &name, replaced.as_deref());
+                }
+                (Some(base), sequence, merged)
+            }
+        };
+        let nodes = base.as_ref().map_or(0, Index::nodes);
+        let is_node = |node: u32| node == NO_NODE || u64::from(node) < nodes;
+        let delta = Arc::new(Delta::new(self.distance, config.metric));
+        let mut writer = Writer::new(sequence, base, base_sequence, delta);
+        writer.merged = merged;
+        writer.take_slots(store)?;
+        store.each_deleted(|_, _, node| {
+            if !is_node(node) {
+                return Err(store.damaged(format!("a deletion of node {node} of {nodes}")));
+            }
+            writer.stay_away(node);
+            Ok(())
+        })?;
+        store.each_vector(|key, node, row| {
+            let key = PointKey::from_bytes(config.keys, key).filter(|_| row.len() == config.element.row_bytes(config.dim) && is_node(node));
+            let Some(key) = key else { return Err(store.damaged(format!("a vector of {} bytes in the place of node {node}", row.len()))) };
+            if u64::from(writer.len) >= MAX_SLOTS {
+                return Err(CollectionError::DeltaFull { bytes: writer.delta_bytes, allowed: writer.delta_bytes });
+            }
+            writer.append(key, row.into(), node);
+            Ok(())
+        })?;
+        Ok(writer)
+    }
+}
+
 impl Snapshot {
+    /// Whether its base is this very one.
+    fn is_of(&self, base: &Index) -> bool {
+        self.base.as_ref().is_some_and(|ours| Arc::ptr_eq(&ours.base, &base.base))
+    }
+
     /// Live points.
     fn live(&self) -> u64 {
         self.hidden.from - self.hidden.dead.len() + u64::from(self.len) - self.delta_dead.len()

@@ -22,7 +22,7 @@ pub(super) fn appear<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T, Colle
     // No build's checkpoint has this name.
     let partial: PathBuf = path.with_file_name(format!(".{}.creating", name.to_string_lossy()));
     match fs::remove_dir_all(&partial) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(&partial)(error)),
+        Err(error) if !is_gone(&error) => return Err(io(&partial)(error)),
         _ => fs::create_dir(&partial).map_err(io(&partial))?,
     }
     let filled = fill(&partial).and_then(|filled| {
@@ -32,4 +32,9 @@ pub(super) fn appear<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T, Colle
         Ok(filled)
     });
     filled.inspect_err(|_| drop(fs::remove_dir_all(&partial)))
+}
+
+/// Whether what was asked for is not there.
+pub(super) fn is_gone(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound
 }

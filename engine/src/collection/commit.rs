@@ -177,6 +177,14 @@ impl Writer {
         self.base_dead.remove(node);
     }
 
+    /// A node of the base that was dead is the point of its key after all.
+    pub(super) fn come_back(&mut self, node: u32) {
+        if !self.free.contains(&node) {
+            self.base_dead.remove(node);
+            self.gone.remove(&node);
+        }
+    }
+
     /// Puts a point into the next slot; the one that held its key, and the node of the base, are dead.
     pub(super) fn append(&mut self, key: PointKey, row: Box<[u8]>, node: u32) {
         self.append_slot(Arc::new(Slot { key, row, node }));
@@ -373,6 +381,8 @@ impl Inner {
             return Err(CollectionError::DeltaFull { bytes, allowed: self.options.delta_bytes });
         }
         let mut written = Written { sequence: writer.sequence + 1, ..Written::default() };
+        let keys: Vec<Vec<u8>> = changes.iter().map(|change| change.key().to_bytes()).collect();
+        self.store.put_changes(batch, written.sequence, keys.iter().map(Vec::as_slice));
         for (change, (node, old)) in changes.into_iter().zip(before) {
             let key_bytes = change.key().to_bytes();
             match change {

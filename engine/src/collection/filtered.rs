@@ -353,7 +353,7 @@ impl Inner {
             if moment.base()? == (snapshot.base.as_ref().map(name_of), snapshot.merged) {
                 return Ok((snapshot, moment));
             }
-            if self.options.read_only {
+            if self.options.read_only && self.follower.is_none() {
                 return Err(self.store.damaged("its base was replaced; open it again".to_string()));
             }
             // The store is a moment ahead, and the snapshot about to follow.

@@ -4,7 +4,9 @@
 use super::{
     Collection, Inner, MergeLimits, Snapshot,
     delta::{Delta, LinkScratch, SCANNED},
+    follow::BETWEEN_LOOKS,
     locked,
+    processes::Seen,
 };
 use crate::bits::Bits;
 use std::{
@@ -100,6 +102,17 @@ impl Keeper {
         !told.stop
     }
 
+    /// Waits so long; false when the thread shall end.
+    fn rest(&self, pause: Duration) -> bool {
+        let (told, begin) = (locked(&self.told), Instant::now());
+        let left = || pause.checked_sub(begin.elapsed());
+        let mut told = told;
+        while let Some(left) = left().filter(|_| !told.stop) {
+            told = self.changed.wait_timeout(told, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        !told.stop
+    }
+
     fn is_stopped(&self) -> bool {
         locked(&self.told).stop
     }
@@ -115,7 +128,22 @@ pub(super) fn start(inner: &Arc<Inner>) -> io::Result<()> {
         Ok(())
     };
     start("roxanne-keeper", run)?;
+    if inner.follower.is_some() {
+        start("roxanne-follower", follow)?;
+    }
     if inner.options.merges && !inner.options.read_only { start("roxanne-merger", merge) } else { Ok(()) }
+}
+
+/// Follows the writer.
+fn follow(of: &Weak<Inner>) {
+    let mut said = Seen::default();
+    while let Some(inner) = of.upgrade() {
+        let outcome = unwound(|| inner.follow().and_then(|()| inner.say_what_is_seen(&mut said)));
+        *locked(&inner.trouble) = outcome.and_then(|outcome| outcome.map_err(|error| error.to_string())).err();
+        if !inner.keeper.rest(BETWEEN_LOOKS) {
+            return;
+        }
+    }
 }
 
 /// Merges while there is enough of it.

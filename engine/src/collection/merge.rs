@@ -16,9 +16,10 @@ use super::{
     Collection, CollectionError, Inner, KeyKind, PointKey, Snapshot,
     commit::Writer,
     delta::Slot,
-    io, locked, processes,
+    io, locked,
+    processes::{self, Seen},
     redo::{self, Freed, Image, Merged, Plan},
-    store::{Fate, MERGED_TEXT, NO_NODE, SLOT_DEAD, SLOT_FREE, SLOT_GENERATION, Store, next_use},
+    store::{Fate, MERGED_TEXT, NO_NODE, SLOT_DEAD, SLOT_FREE, SLOT_GENERATION, Store, next_use, pages_of},
 };
 use crate::{Index, base::Base, disk::Disk};
 use roxanne_core::{
@@ -38,6 +39,9 @@ use std::{
 
 /// How long a round waits for searches that may still see what it would take away; then it takes nothing away.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long it waits for processes that are opening the collection.
+const OPENING: Duration = Duration::from_secs(60);
 
 /// Memory that the images of a round take at most, beside all that is counted.
 const IMAGE_BYTES: u64 = 512 << 20;
@@ -218,7 +222,7 @@ pub(super) fn recover(directory: &Path, store: &Store, merged: u64, disk: &dyn D
     let Some((plan, images)) = redo::read(disk, directory, generation).map_err(corrupt)? else { return Ok(merged) };
     if plan.epoch > merged {
         redo::apply(disk, directory, &images).map_err(io(directory))?;
-        store.merge(&plan, generation)?;
+        store.merge(&plan, &pages_of(&images), generation)?;
         disk.committed();
     }
     redo::remove(disk, directory).map_err(io(&path))?;
@@ -229,11 +233,12 @@ impl Inner {
     pub(super) fn merge(&self, limits: &MergeLimits) -> Result<MergeReport, CollectionError> {
         let begin = Instant::now();
         let _one_at_a_time = locked(&self.merging);
-        // Processes that only read have codes in RAM, which would no longer be those of the pages.
-        let _alone = processes::keep_out(&self.path)?;
+        // Processes that read and cannot follow have codes in RAM, which would no longer be those of the pages.
+        drop(processes::keep_out(&self.path, Duration::ZERO)?);
         let Some(Work { index, snapshot, mut inserts, victims }) = self.choose_work(limits)? else { return Ok(MergeReport::default()) };
-        // What is dead in this snapshot may live in an older one.
-        let undisturbed = self.pins.wait_for_older(&snapshot, PATIENCE);
+        // What is dead in this snapshot may live in an older one, here or in a process that follows.
+        let seen = Seen { generation: index.info().generation, merged: snapshot.merged, sequence: snapshot.sequence };
+        let undisturbed = self.pins.wait_for_older(&snapshot, PATIENCE) && processes::wait_for_readers(&self.path, seen, PATIENCE)?;
         let victims = if undisturbed { victims } else { Vec::new() };
         if !undisturbed {
             // Nor may slots be used again then.
@@ -303,6 +308,8 @@ impl Inner {
             locked(&self.writer).poison(error.to_string());
             error
         };
+        // Nobody opens it meanwhile.
+        let _alone = processes::keep_out(&self.path, OPENING)?;
         // The batches that wrote these vectors come first, where they were not synced.
         self.store.sync()?;
         let page_count = base.layout.page_count(round.n);
@@ -333,7 +340,7 @@ impl Inner {
         }
         let mut writer = locked(&self.writer);
         writer.check(&self.path)?;
-        let fates = self.store.merge(plan, base.info.generation).inspect_err(|error| writer.poison(error.to_string()))?;
+        let fates = self.store.merge(plan, &pages_of(images), base.info.generation).inspect_err(|error| writer.poison(error.to_string()))?;
         disk.committed();
         (writer.base_n, writer.merged) = (round.n, plan.epoch);
         for (insert, fate) in round.inserts.iter().zip(fates) {

@@ -21,6 +21,11 @@ impl Pins {
         all.push(Arc::downgrade(snapshot));
     }
 
+    /// The first that somebody holds.
+    pub(super) fn oldest(&self) -> Option<Arc<Snapshot>> {
+        locked(&self.0).iter().find_map(Weak::upgrade)
+    }
+
     /// Waits until all are gone that were published before `snapshot`; false when some are not within `limit`.
     pub(super) fn wait_for_older(&self, snapshot: &Arc<Snapshot>, limit: Duration) -> bool {
         let this = Arc::downgrade(snapshot);

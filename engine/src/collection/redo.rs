@@ -71,7 +71,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    fn to_bytes(&self) -> Vec<u8> {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut put = |value: u64| bytes.extend_from_slice(&value.to_le_bytes());
         [self.n, self.merged.len() as u64, self.freed.len() as u64].into_iter().for_each(&mut put);
@@ -89,7 +89,7 @@ impl Plan {
     }
 
     /// `None` where that is no plan.
-    fn from_bytes(epoch: u64, bytes: &[u8]) -> Option<Plan> {
+    pub(super) fn from_bytes(epoch: u64, bytes: &[u8]) -> Option<Plan> {
         let mut rest = bytes;
         fn take(rest: &mut &[u8]) -> Option<u64> {
             let (word, after) = rest.split_first_chunk::<8>()?;

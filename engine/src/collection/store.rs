@@ -10,26 +10,35 @@
 //! | `names` | generation of a base, and the number that stands in a record of it for a text that was merged, both big-endian | text |
 //! | `terms` | a scalar of a payload (`filter::Term`), then the key of the point | nothing |
 //! | `slots` | number of a run of 4096 slots of the base, big-endian, where any is not as it was built | a byte a slot: `SLOT_*` |
+//! | `changes` | number of a batch, big-endian, of the last ones | the keys that it changed |
+//! | `merges` | number of a merge into the base, big-endian, of the last ones | what it did, and the pages it wrote |
+
+mod changes;
+mod merges;
+mod terms;
+
+pub(super) use changes::{MergeDone, pages_of};
+pub(super) use merges::{Fate, MERGED_TEXT, SLOT_DEAD, SLOT_FREE, SLOT_GENERATION, next_use};
 
 use super::{
     CollectionConfig, CollectionError, CollectionOptions, Durability, PointKey,
-    filter::{self, Place, Term},
-    redo::{Freed, Merged, Plan},
+    filter::Term,
 };
+use changes::Parts;
+use merges::RUN;
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DBRecoveryMode, ErrorKind, IteratorMode, Options, WriteBatch, WriteOptions,
-    checkpoint::Checkpoint,
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBIteratorWithThreadMode, DBRecoveryMode, ErrorKind, IteratorMode, Options, WriteBatch,
+    WriteOptions, checkpoint::Checkpoint,
 };
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, btree_map::Entry},
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Mutex, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
-use xxhash_rust::xxh3::xxh3_64;
 
 const META: &str = "meta";
 const POINTS: &str = "points";
@@ -39,32 +48,13 @@ const NODES: &str = "nodes";
 const NAMES: &str = "names";
 const SLOTS: &str = "slots";
 const TERMS: &str = "terms";
-const FAMILIES: [&str; 8] = [META, POINTS, VECTORS, DELETED, NODES, NAMES, SLOTS, TERMS];
+const CHANGES: &str = "changes";
+const MERGES: &str = "merges";
+const FAMILIES: [&str; 10] = [META, POINTS, VECTORS, DELETED, NODES, NAMES, SLOTS, TERMS, CHANGES, MERGES];
 /// The directory of the store in that of a collection.
 const STORE: &str = "store";
 /// No node.
 pub(super) const NO_NODE: u32 = u32::MAX;
-/// The state of a slot: the number of its use, ...
-pub(super) const SLOT_GENERATION: u8 = (1 << 6) - 1;
-/// ... whether its node was replaced by another, ...
-pub(super) const SLOT_DEAD: u8 = 1 << 6;
-/// ... and whether it has none.
-pub(super) const SLOT_FREE: u8 = 1 << 7;
-/// The number of the use of a slot after this one. It never comes back to 0, which is a build's.
-pub(super) fn next_use(generation: u8) -> u8 {
-    // Tags are the low two bits, and 4 has those of 64.
-    if generation == SLOT_GENERATION { 4 } else { generation + 1 }
-}
-
-/// Numbers of texts that were merged begin here; a build numbers its texts from 0.
-pub(super) const MERGED_TEXT: u64 = 1 << 63;
-/// Slots of one value of `slots`.
-pub(super) const RUN: u64 = 4096;
-/// How long, and of how many runs of terms, it is remembered that they are long.
-const LONG_FOR: Duration = Duration::from_secs(10);
-const LONG_ONES: usize = 4096;
-/// Bytes of terms that are made between two commits.
-const TERMS_AT_ONCE: usize = 16 << 20;
 /// Files that the store keeps open.
 const OPEN_FILES: i32 = 128;
 
@@ -72,6 +62,10 @@ pub(super) struct Store {
     path: PathBuf,
     db: DB,
     write: WriteOptions,
+    /// Where it follows one that another process writes: held by those who must see one state of it, which is what RocksDB has no snapshots for there.
+    still: Option<RwLock<()>>,
+    /// Of `changes`.
+    parts: Mutex<Parts>,
     /// Whether any payload has terms; until then nothing must be looked up to keep them right.
     has_terms: AtomicBool,
     /// Runs of terms that were longer than somebody would read, and how long at least: nobody begins with them again for a while.
@@ -98,21 +92,12 @@ pub(super) struct View {
     pub(super) payload: Option<String>,
     /// Of a point that is in no base, or newer than there.
     pub(super) row: Option<Vec<u8>>,
+    /// The node that it replaces.
+    pub(super) replaces: u32,
     /// Whether it was deleted, and not put since.
     pub(super) deleted: bool,
     /// Its node in the base, where that is not what the base's own keys say.
     pub(super) node: Option<u32>,
-}
-
-/// What became of a vector while it was merged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// Nothing: the base has the point now.
-    Merged,
-    /// Another took its place, and its node is dead.
-    Rewritten,
-    /// It was deleted, and its node is dead.
-    Deleted,
 }
 
 /// Changes that take effect together, and the payloads that they leave, where those count.
@@ -122,12 +107,31 @@ pub(super) struct Batch(WriteBatch, HashMap<Vec<u8>, String>);
 /// The store as it was at one moment.
 pub(super) struct Moment<'a> {
     store: &'a Store,
-    of: rocksdb::Snapshot<'a>,
+    of: Of<'a>,
+}
+
+enum Of<'a> {
+    Snapshot(rocksdb::Snapshot<'a>),
+    /// Nothing changes while this is held.
+    Still { _guard: RwLockReadGuard<'a, ()> },
 }
 
 impl Moment<'_> {
     fn get(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>, CollectionError> {
-        self.of.get_cf(self.store.family(family), key).map_err(|error| self.store.failed(&error))
+        let family = self.store.family(family);
+        let value = match &self.of {
+            Of::Snapshot(snapshot) => snapshot.get_cf(family, key),
+            Of::Still { .. } => self.store.db.get_cf(family, key),
+        };
+        value.map_err(|error| self.store.failed(&error))
+    }
+
+    fn iterator(&self, family: &str, mode: IteratorMode<'_>) -> DBIteratorWithThreadMode<'_, DB> {
+        let family = self.store.family(family);
+        match &self.of {
+            Of::Snapshot(snapshot) => snapshot.iterator_cf(family, mode),
+            Of::Still { .. } => self.store.db.iterator_cf(family, mode),
+        }
     }
 
     /// The directory of the base, and the last merge into it.
@@ -152,7 +156,7 @@ impl Moment<'_> {
 
     /// Points that were written here, by key, from `first` on.
     pub(super) fn points_from(&self, first: &[u8]) -> impl Iterator<Item = Result<(Box<[u8]>, String), CollectionError>> + '_ {
-        let entries = self.of.iterator_cf(self.store.family(POINTS), IteratorMode::From(first, rocksdb::Direction::Forward));
+        let entries = self.iterator(POINTS, IteratorMode::From(first, rocksdb::Direction::Forward));
         entries.map(|entry| {
             let (key, value) = entry.map_err(|error| self.store.failed(&error))?;
             let payload = self.store.parse_point(&key, &value)?.1;
@@ -165,42 +169,6 @@ impl Moment<'_> {
         Ok(self.get(POINTS, key)?.is_some())
     }
 
-    /// The keys at all of these places, each once; `None` where they are more than `most`, or not known.
-    pub(super) fn keys_at(&self, places: &[Place], most: usize) -> Result<Option<Vec<Vec<u8>>>, CollectionError> {
-        let mut keys: Vec<Vec<u8>> = Vec::new();
-        if self.get(META, TERMS.as_bytes())?.is_none() {
-            return Ok(None);
-        }
-        for place in places {
-            match place {
-                Place::Keys(named) => keys.extend(named.iter().map(PointKey::to_bytes)),
-                Place::Terms(first, last) => {
-                    if self.store.is_long(first, last, most) {
-                        return Ok(None);
-                    }
-                    let before = keys.len();
-                    let from = IteratorMode::From(first.bytes(), rocksdb::Direction::Forward);
-                    for entry in self.of.iterator_cf(self.store.family(TERMS), from) {
-                        let (at, _) = entry.map_err(|error| self.store.failed(&error))?;
-                        let Some((term, key)) = at.split_at_checked(Term::BYTES) else {
-                            return Err(self.store.damaged(format!("a term of {} bytes", at.len())));
-                        };
-                        if term > last.bytes() {
-                            break;
-                        }
-                        keys.push(key.to_vec());
-                        if keys.len() > most {
-                            self.store.was_long(first, last, keys.len() - before);
-                            return Ok(None);
-                        }
-                    }
-                }
-            }
-        }
-        keys.sort_unstable();
-        keys.dedup();
-        Ok(Some(keys).filter(|keys| keys.len() <= most))
-    }
 }
 
 /// Whether there is a store in `directory`.
@@ -233,7 +201,7 @@ impl Store {
         options.create_if_missing(true);
         options.set_error_if_exists(true);
         options.create_missing_column_families(true);
-        let store = Store::open_with(directory, &options, &how)?;
+        let store = Store::open_with(directory, &options, &how, None)?;
         let mut batch = Batch::default();
         batch.0.put_cf(store.family(META), "config", config.to_text());
         batch.0.put_cf(store.family(META), "sequence", 0u64.to_le_bytes());
@@ -241,39 +209,55 @@ impl Store {
         store.commit(batch).map_err(|error| store.failed(&error))
     }
 
-    pub(super) fn open(directory: &Path, how: &CollectionOptions) -> Result<(Store, CollectionConfig, State), CollectionError> {
-        let store = Store::open_with(directory, &options(how), how)?;
+    /// Opens it; to follow one that another process writes where `log` names a directory for RocksDB's own log.
+    pub(super) fn open(directory: &Path, how: &CollectionOptions, log: Option<&Path>) -> Result<(Store, CollectionConfig), CollectionError> {
+        let store = Store::open_with(directory, &options(how), how, log)?;
         let text = store.meta("config")?.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
         let Some(config) = CollectionConfig::from_text(&text) else {
             let detail = format!("it begins \"{}\"; this version knows \"roxanne-collection 1\"", text.lines().next().unwrap_or_default());
             return Err(CollectionError::NotACollection { path: store.path, detail });
         };
-        let sequence = store.meta("sequence")?.and_then(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?)));
-        let sequence = sequence.ok_or_else(|| store.damaged("its sequence is missing".to_string()))?;
-        let base = match store.meta("base")? {
-            None => None,
-            Some(bytes) => Some(parse_base(bytes).ok_or_else(|| store.damaged("the name of its base is none".to_string()))?),
-        };
         if !how.read_only && store.meta(TERMS)?.is_none() {
             store.make_terms()?;
         }
-        let replaced = store.meta("replaced")?.and_then(|bytes| String::from_utf8(bytes).ok());
-        let merged = store.meta("merged")?.and_then(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?))).unwrap_or_default();
-        Ok((store, config, State { sequence, base, replaced, merged }))
+        Ok((store, config))
     }
 
-    fn open_with(directory: &Path, options: &Options, how: &CollectionOptions) -> Result<Store, CollectionError> {
+    /// Where it stands.
+    pub(super) fn state(&self) -> Result<State, CollectionError> {
+        let number = |name: &str| Ok::<_, CollectionError>(self.meta(name)?.and_then(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?))));
+        let base = match self.meta("base")? {
+            None => None,
+            Some(bytes) => Some(parse_base(bytes).ok_or_else(|| self.damaged("the name of its base is none".to_string()))?),
+        };
+        Ok(State {
+            sequence: number("sequence")?.ok_or_else(|| self.damaged("its sequence is missing".to_string()))?,
+            base,
+            replaced: self.meta("replaced")?.and_then(|bytes| String::from_utf8(bytes).ok()),
+            merged: number("merged")?.unwrap_or_default(),
+        })
+    }
+
+    fn open_with(directory: &Path, options: &Options, how: &CollectionOptions, log: Option<&Path>) -> Result<Store, CollectionError> {
         let families = FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, Options::default()));
         let path = directory.join(STORE);
-        let opened = if how.read_only {
-            DB::open_cf_descriptors_read_only(options, path, families, false)
-        } else {
-            DB::open_cf_descriptors(options, path, families)
+        let opened = match log {
+            Some(log) => DB::open_cf_descriptors_as_secondary(options, path.as_path(), log, families),
+            None if how.read_only => DB::open_cf_descriptors_read_only(options, path, families, false),
+            None => DB::open_cf_descriptors(options, path, families),
         };
         let db = opened.map_err(|error| failed(directory, &error))?;
         let mut write = WriteOptions::default();
         write.set_sync(how.durability == Durability::Disk);
-        let store = Store { path: directory.to_path_buf(), db, write, has_terms: AtomicBool::new(false), long: Mutex::default() };
+        let store = Store {
+            path: directory.to_path_buf(),
+            db,
+            write,
+            still: log.is_some().then(RwLock::default),
+            parts: Mutex::default(),
+            has_terms: AtomicBool::new(false),
+            long: Mutex::default(),
+        };
         let any = store.db.iterator_cf(store.family(TERMS), IteratorMode::Start).next().is_some();
         store.has_terms.store(any, Relaxed);
         Ok(store)
@@ -309,7 +293,7 @@ impl Store {
     pub(super) fn put_base(&self, batch: &mut Batch, name: &str, sequence: u64, replaced: Option<&str>) {
         batch.0.put_cf(self.family(META), "merged", 0u64.to_le_bytes());
         // Beyond every key: texts are UTF-8, numbers and runs eight bytes. Names go at the next opening: searches of the old base still read them.
-        [NODES, SLOTS].into_iter().for_each(|family| batch.0.delete_range_cf(self.family(family), &b""[..], &[0xFF; 9][..]));
+        [NODES, SLOTS, MERGES].into_iter().for_each(|family| batch.0.delete_range_cf(self.family(family), &b""[..], &[0xFF; 9][..]));
         batch.0.put_cf(self.family(META), "base", format!("{name} {sequence}"));
         batch.0.put_cf(self.family(META), "replaced", replaced.unwrap_or_default());
     }
@@ -330,85 +314,13 @@ impl Store {
         self.put_deleted(batch, key, sequence, node);
     }
 
-    /// The payload that a change of `key` in this batch replaces; empty where its terms do not count.
-    pub(super) fn payload_before(&self, batch: &Batch, key: &[u8]) -> Result<String, CollectionError> {
-        if !self.has_terms.load(Relaxed) {
-            return Ok(String::new());
-        }
-        if let Some(payload) = batch.1.get(key) {
-            return Ok(payload.clone());
-        }
-        self.payload(key)
-    }
-
-    fn change_terms(&self, batch: &mut Batch, key: &[u8], old: &str, new: &str) {
-        if old != new {
-            let (before, after) = (filter::terms_of(old), filter::terms_of(new));
-            let place = |term: &Term| [term.bytes(), key].concat();
-            let only_in = |a: &[Term], b: &[Term]| a.iter().filter(|term| b.binary_search(term).is_err()).map(place).collect::<Vec<_>>();
-            only_in(&before, &after).into_iter().for_each(|term| batch.0.delete_cf(self.family(TERMS), term));
-            only_in(&after, &before).into_iter().for_each(|term| batch.0.put_cf(self.family(TERMS), term, b""));
-            self.has_terms.fetch_or(!after.is_empty(), Relaxed);
-        }
-        if self.has_terms.load(Relaxed) {
-            batch.1.insert(key.to_vec(), new.to_string());
-        }
-    }
-
-    /// Makes the terms of all payloads, for a store that was made before there were any.
-    fn make_terms(&self) -> Result<(), CollectionError> {
-        let mut batch = Batch::default();
-        for entry in self.db.iterator_cf(self.family(POINTS), IteratorMode::Start) {
-            let (key, value) = entry.map_err(|error| self.failed(&error))?;
-            self.change_terms(&mut batch, &key, "", &self.parse_point(&key, &value)?.1);
-            batch.1.clear();
-            if batch.0.size_in_bytes() > TERMS_AT_ONCE {
-                self.commit(std::mem::take(&mut batch)).map_err(|error| self.failed(&error))?;
-            }
-        }
-        batch.0.put_cf(self.family(META), TERMS, "");
-        self.commit(batch).map_err(|error| self.failed(&error))
-    }
-
-    /// Proves that terms are those of the payloads, and no others; gives how many there are.
-    pub(super) fn check_terms(&self) -> Result<u64, CollectionError> {
-        let (mut said, mut kept) = (0, 0);
-        for entry in self.db.iterator_cf(self.family(POINTS), IteratorMode::Start) {
-            let (key, value) = entry.map_err(|error| self.failed(&error))?;
-            for term in filter::terms_of(&self.parse_point(&key, &value)?.1) {
-                let there =
-                    self.db.get_pinned_cf(self.family(TERMS), [term.bytes(), &key].concat()).map_err(|error| self.failed(&error))?;
-                if there.is_none() {
-                    return Err(self.damaged(format!("key {key:?} is not among those of a value in its payload")));
-                }
-                said += 1;
-            }
-        }
-        for entry in self.db.iterator_cf(self.family(TERMS), IteratorMode::Start) {
-            entry.map_err(|error| self.failed(&error))?;
-            kept += 1;
-        }
-        if said == kept { Ok(kept) } else { Err(self.damaged(format!("{kept} values of payloads are listed, payloads have {said}"))) }
-    }
-
-    /// Whether a run of terms was found longer than `most` a short time ago.
-    fn is_long(&self, first: &Term, last: &Term, most: usize) -> bool {
-        let long = self.long.lock().unwrap_or_else(PoisonError::into_inner);
-        long.get(&(*first, *last)).is_some_and(|(length, at)| *length > most && at.elapsed() < LONG_FOR)
-    }
-
-    fn was_long(&self, first: &Term, last: &Term, length: usize) {
-        let mut long = self.long.lock().unwrap_or_else(PoisonError::into_inner);
-        if long.len() >= LONG_ONES {
-            long.clear();
-        }
-        let length = long.get(&(*first, *last)).map_or(length, |known| known.0.max(length));
-        long.insert((*first, *last), (length, Instant::now()));
-    }
-
     /// A moment of the store, for those who look at many keys.
     pub(super) fn moment(&self) -> Moment<'_> {
-        Moment { store: self, of: self.db.snapshot() }
+        let of = match &self.still {
+            Some(still) => Of::Still { _guard: still.read().unwrap_or_else(PoisonError::into_inner) },
+            None => Of::Snapshot(self.db.snapshot()),
+        };
+        Moment { store: self, of }
     }
 
     /// A base, this one or one that is being built, may hold a point that is no more.
@@ -461,16 +373,36 @@ impl Store {
 
     /// All of a key, as of one moment.
     pub(super) fn view(&self, key: &[u8]) -> Result<View, CollectionError> {
-        let snapshot = self.db.snapshot();
-        let read = |family: &str, key: &[u8]| snapshot.get_cf(self.family(family), key).map_err(|error| self.failed(&error));
+        let moment = self.moment();
+        self.view_by(key, &|family, key| moment.get(family, key))
+    }
+
+    /// The same, for who holds the guard of [`Store::catch_up`].
+    pub(super) fn view_now(&self, key: &[u8]) -> Result<View, CollectionError> {
+        self.view_by(key, &|family, key| self.db.get_cf(self.family(family), key).map_err(|error| self.failed(&error)))
+    }
+
+    fn view_by(
+        &self,
+        key: &[u8],
+        read: &dyn Fn(&str, &[u8]) -> Result<Option<Vec<u8>>, CollectionError>,
+    ) -> Result<View, CollectionError> {
         let base = read(META, b"base")?.and_then(parse_base).map(|(name, _)| name);
         let payload = match read(POINTS, key)? {
             None => None,
             Some(value) => Some(self.parse_point(key, &value)?.1),
         };
-        let row = read(VECTORS, key)?.map(|value| value.get(4..).unwrap_or_default().to_vec());
+        let (row, replaces) = match read(VECTORS, key)? {
+            None => (None, NO_NODE),
+            Some(value) => {
+                let Some((node, row)) = value.split_first_chunk::<4>() else {
+                    return Err(self.damaged(format!("the vector of key {key:?} is {} bytes", value.len())));
+                };
+                (Some(row.to_vec()), u32::from_le_bytes(*node))
+            }
+        };
         let node = read(NODES, key)?.map(|value| self.parse_node(key, &value)).transpose()?;
-        Ok(View { base, payload, row, deleted: read(DELETED, key)?.is_some(), node })
+        Ok(View { base, payload, row, replaces, deleted: read(DELETED, key)?.is_some(), node })
     }
 
     fn parse_node(&self, key: &[u8], value: &[u8]) -> Result<u32, CollectionError> {
@@ -527,100 +459,6 @@ impl Store {
             }
         }
         Ok(())
-    }
-
-    /// Says of a merge that it is done: its vectors are in the base, its victims in no slot; gives what became of each vector of the plan meanwhile.
-    /// To be said once, before anything else of what it names is written.
-    pub(super) fn merge(&self, plan: &Plan, generation: u64) -> Result<Vec<Fate>, CollectionError> {
-        let mut batch = Batch::default();
-        let read = |family: &str, key: &[u8]| self.db.get_cf(self.family(family), key).map_err(|error| self.failed(&error));
-        let mut fates = Vec::with_capacity(plan.merged.len());
-        for Merged { key, hash, node, record_key, .. } in &plan.merged {
-            let fate = match read(VECTORS, key)? {
-                Some(value) if xxh3_64(&value) == *hash => {
-                    self.forget_vector(&mut batch, key);
-                    Fate::Merged
-                }
-                Some(value) => {
-                    self.put_vector(&mut batch, key, *node, value.get(4..).unwrap_or_default());
-                    Fate::Rewritten
-                }
-                None => {
-                    let at = read(DELETED, key)?.and_then(|value| Some(u64::from_le_bytes(*value.first_chunk::<8>()?)));
-                    self.put_deleted(
-                        &mut batch,
-                        key,
-                        at.ok_or_else(|| self.damaged(format!("key {key:?} is neither put nor deleted")))?,
-                        *node,
-                    );
-                    Fate::Deleted
-                }
-            };
-            batch.0.put_cf(self.family(NODES), key, node.to_le_bytes());
-            if record_key.to_be_bytes()[..] != key[..] {
-                batch.0.put_cf(self.family(NAMES), name_key(generation, *record_key), key);
-            }
-            fates.push(fate);
-        }
-        let merged: HashSet<&[u8]> = plan.merged.iter().map(|merged| merged.key.as_slice()).collect();
-        for Freed { key, node, .. } in &plan.freed {
-            // The key may have come back meanwhile, in another node or with none yet; what names this one names nothing any more.
-            if merged.contains(key.as_slice()) {
-                continue;
-            }
-            if self.node_of(key)?.is_none_or(|known| known == *node) {
-                batch.0.put_cf(self.family(NODES), key, NO_NODE.to_le_bytes());
-            }
-            if let Some(value) = read(VECTORS, key)?.filter(|value| value.first_chunk::<4>() == Some(&node.to_le_bytes())) {
-                self.put_vector(&mut batch, key, NO_NODE, &value[4..]);
-            }
-            if let Some(value) = read(DELETED, key)?.filter(|value| value.get(8..12) == Some(&node.to_le_bytes()))
-                && let Some(at) = value.first_chunk::<8>()
-            {
-                self.put_deleted(&mut batch, key, u64::from_le_bytes(*at), NO_NODE);
-            }
-        }
-        for (run, states) in &self.runs_after(plan)? {
-            batch.0.put_cf(self.family(SLOTS), run.to_be_bytes(), states);
-        }
-        batch.0.put_cf(self.family(META), "merged", plan.epoch.to_le_bytes());
-        let mut write = WriteOptions::default();
-        write.set_sync(true);
-        self.db.write_opt(batch.0, &write).map_err(|error| self.failed(&error))?;
-        Ok(fates)
-    }
-
-    /// The runs of slots that a merge changes, as they are after it.
-    fn runs_after(&self, plan: &Plan) -> Result<BTreeMap<u64, Vec<u8>>, CollectionError> {
-        let mut runs: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-        let mut change = |node: u32, change: &dyn Fn(u8) -> u8| {
-            let run = u64::from(node) / RUN;
-            let states = match runs.entry(run) {
-                Entry::Occupied(there) => there.into_mut(),
-                Entry::Vacant(place) => {
-                    let value = self.db.get_cf(self.family(SLOTS), run.to_be_bytes()).map_err(|error| self.failed(&error))?;
-                    place.insert(value.filter(|value| value.len() as u64 == RUN).unwrap_or_else(|| vec![0; RUN as usize]))
-                }
-            };
-            let state = &mut states[(u64::from(node) % RUN) as usize];
-            *state = change(*state);
-            Ok::<_, CollectionError>(())
-        };
-        for Merged { node, replaces, .. } in &plan.merged {
-            change(*node, &|state| state & SLOT_GENERATION)?;
-            if *replaces != NO_NODE {
-                change(*replaces, &|state| state | SLOT_DEAD)?;
-            }
-        }
-        for Freed { node, generation, .. } in &plan.freed {
-            change(*node, &|_| SLOT_FREE | generation)?;
-        }
-        Ok(runs)
-    }
-
-    /// What the store must hold of a vector for it to be this one.
-    pub(super) fn hash_of(node: u32, row: &[u8]) -> u64 {
-        xxh3_64(&[&node.to_le_bytes(), row].concat())
     }
 
     /// Copies the store, as it is at this moment, into the directory of a collection that has none.

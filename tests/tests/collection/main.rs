@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 mod filters;
+mod follow;
 mod input;
 mod killed;
 mod merge;

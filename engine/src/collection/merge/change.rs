@@ -3,7 +3,13 @@
 
 use super::{Round, Target, stand_back};
 use crate::{
-    collection::{CollectionError, io, redo::Image, store::next_use},
+    OpenError,
+    base::{Base, open_codes},
+    collection::{
+        CollectionError, Inner, io,
+        redo::{Image, Plan},
+        store::next_use,
+    },
     io::AlignedBuf,
 };
 use roxanne_core::{
@@ -12,6 +18,7 @@ use roxanne_core::{
     format::{
         self,
         blob::{self, BLOB_PAGE, BLOB_PAYLOAD},
+        manifest::Manifest,
         page::{self, PageHeader},
         record,
         superblock::FIRST_PAGE_OFFSET,
@@ -110,6 +117,22 @@ impl<'a> Places<'a> {
 
     fn tag_of(&self, id: NodeId) -> u8 {
         self.new.get(&id).map_or_else(|| self.round.tag_of(id), |&number| record::tag(self.round.inserts[number as usize].generation))
+    }
+}
+
+impl Inner {
+    /// Fills in the codes that a merge of another process brought, from the file.
+    pub(in super::super) fn take_codes(&self, base: &Base, plan: &Plan) -> Result<(), CollectionError> {
+        let manifest = Manifest::read(&base.info.path).map_err(OpenError::from)?;
+        let codes = open_codes(&base.info.path, &manifest, plan.n).map_err(OpenError::from)?;
+        let mut code = vec![0; base.info.code_bytes];
+        for merged in &plan.merged {
+            base.read_code(&codes, NodeId(merged.node), &mut code).map_err(OpenError::from)?;
+            // SAFETY: the slot is new, or was free in the state before which this process had said it looks at nothing any more, when the merge
+            // began: no search here looks at its code, as for `Round::fill_codes`. The writer's lock is held, so nobody else sets codes.
+            unsafe { base.codes.set(NodeId(merged.node), &code) };
+        }
+        Ok(())
     }
 }
 
