@@ -75,6 +75,7 @@ enum Command {
     #[command(subcommand)]
     Snapshot(commands::snapshot::Args),
     Promote(commands::merge::PromoteArgs),
+    Rollback(commands::merge::RollbackArgs),
     Serve(commands::serve::Args),
     Convert(commands::convert::Args),
     Doctor(commands::doctor::Args),
@@ -123,6 +124,7 @@ fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Merge(args) => commands::merge::merge(args, out),
         Command::Snapshot(args) => commands::snapshot::run(args, out),
         Command::Promote(args) => commands::merge::promote(args, out),
+        Command::Rollback(args) => commands::merge::rollback(args, out),
         Command::Serve(args) => commands::serve::run(args, out),
         Command::Convert(args) => commands::convert::run(args, out),
         Command::Doctor(args) => commands::doctor::run(args, out),

@@ -17,7 +17,7 @@ use roxanne_core::{
     format::keys::KeyList,
     id::MAX_NODES,
 };
-use roxanne_engine::collection::{Collection, CollectionError, CollectionOptions, KeyKind, PointKey};
+use roxanne_engine::collection::{Collection, CollectionError, CollectionOptions, KeyKind, PointKey, Previous};
 use std::{
     fs, io,
     path::PathBuf,
@@ -145,7 +145,7 @@ pub fn rebuild(collection: &Collection, how: &Rebuild) -> Result<Report, Rebuild
             .observer(Arc::clone(&how.observer))
             .stop(Arc::clone(&how.stop))
             .build(&index)?;
-        collection.promote(&index, sequence)?;
+        collection.promote(&index, sequence, Previous::Remove)?;
         Ok(report)
     };
     let outcome = build();

@@ -32,6 +32,7 @@ mod point;
 mod processes;
 mod publish;
 mod redo;
+mod rollback;
 mod snapshot;
 mod store;
 mod verify;
@@ -39,6 +40,7 @@ mod verify;
 pub use commit::Written;
 pub use error::CollectionError;
 pub use filter::{Condition, Filter, Range, Values};
+pub use publish::Previous;
 pub use point::{CollectionConfig, KeyKind, MAX_PAYLOAD_BYTES, Point, PointKey, VectorError};
 
 use crate::{
@@ -522,7 +524,14 @@ impl Inner {
                 let base = Index::open_with(path.join(&name), &options.base)?;
                 publish::check_base(&base, config, &name).map_err(|detail| store.damaged(detail))?;
                 if !options.read_only {
-                    store.forget_other_names(base.info().generation)?;
+                    // Of a copy the base before may be no part.
+                    if store.before()?.is_some_and(|before| !path.join(before.name).is_dir()) {
+                        store.lose_before()?;
+                    }
+                    // Names in the base before are not told from others.
+                    if store.before()?.is_none() {
+                        store.forget_other_names(base.info().generation)?;
+                    }
                     publish::remove_replaced(path, &name, replaced.as_deref());
                 }
                 (Some(base), sequence, merged)
@@ -533,7 +542,7 @@ impl Inner {
         let delta = Arc::new(Delta::new(self.distance, config.metric));
         let mut writer = Writer::new(sequence, base, base_sequence, delta);
         writer.merged = merged;
-        writer.take_slots(store)?;
+        writer.take_slots(store, |each| store.each_run(each))?;
         store.each_deleted(|_, _, node| {
             if !is_node(node) {
                 return Err(store.damaged(format!("a deletion of node {node} of {nodes}")));

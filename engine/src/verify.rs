@@ -6,7 +6,7 @@ use crate::{
     io::{AlignedBuf, PageFile},
 };
 use roxanne_core::{
-    format::{self, FormatError, keys::Keys, manifest::Manifest, nav::Nav, page, record, superblock::FIRST_PAGE_OFFSET},
+    format::{self, FormatError, keys::Keys, manifest::Manifest, nav::Nav, page, record::{self, Stored}, superblock::FIRST_PAGE_OFFSET},
     graph::Graph,
     id::NodeId,
 };
@@ -33,6 +33,8 @@ pub struct VerifyReport {
 
 /// Pages between two calls of `progress`.
 const STEP: u64 = 4096;
+/// Nodes of which all codes are held against their vectors.
+const ALL_CODES: u64 = 1 << 20;
 
 /// Verifies the index at `path`; `progress(done, total)` counts pages. Holds graph and keys in RAM meanwhile: 4 bytes an edge, 8 a node.
 ///
@@ -46,12 +48,12 @@ pub fn verify(path: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Res
     superblock.verify_head(&graph_path)?;
 
     let n = superblock.n;
-    let codes = open_codes(path, &manifest, n)?;
+    let codes = open_codes(path, &manifest, n)?.keeping(2);
     let codebook_blob = open_blob(path, &manifest, format::CODEBOOK_FILE)?;
     let nav = open_blob(path, &manifest, format::NAV_FILE)?;
     let keys = Keys::open(open_blob(path, &manifest, format::KEYS_FILE)?, manifest.n)?;
     [&codes, &codebook_blob, &nav].into_iter().try_for_each(|blob| blob.verify())?;
-    let (_, codebook) = read_codebook(path, &manifest, &codebook_blob)?;
+    let (codec, codebook) = read_codebook(path, &manifest, &codebook_blob)?;
     if codes.len() != n * codebook.subspaces() as u64 {
         return Err(codes.corrupt(0, format!("{} bytes for {n} codes of {} bytes", codes.len(), codebook.subspaces())).into());
     }
@@ -72,6 +74,10 @@ pub fn verify(path: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Res
             }
         }
     }
+    // Codes are those of the vectors: of each where there are few, else of one a page, another slot in each.
+    let codes_of = |number: u64, slot: usize| n <= ALL_CODES || (number + slot as u64).is_multiple_of(layout.per_page as u64);
+    let exact = manifest.stored(path)? == Stored::Full;
+    let (mut build_code, mut bits, mut code, mut kept) = (Vec::new(), Vec::new(), vec![0; codebook.subspaces()], vec![0; codebook.subspaces()]);
     let mut stale = 0;
     for number in 0..superblock.page_count {
         if number % STEP == 0 {
@@ -100,6 +106,17 @@ pub fn verify(path: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Res
                 return Err(corrupt(format!("slot {slot} has no node and is not empty")).into());
             }
             graph.set(node, &row);
+            if !is_free && exact && codes_of(number, slot) {
+                build_code.clear();
+                codec.encode(record.vector(), &mut Vec::new(), &mut build_code);
+                let pq_row = codec.pq_row(&build_code, &mut bits);
+                codebook.encode_rows(pq_row, pq_row.len(), &mut code);
+                let place = node.index() as u64 * kept.len() as u64;
+                codes.read_at(place, &mut kept)?;
+                if code != kept {
+                    return Err(codes.corrupt(place, format!("the code of node {node} is not that of its vector")).into());
+                }
+            }
             if !is_free && generation == 0 {
                 record_keys[node.index()] = Some(record.key().0);
             }

@@ -302,10 +302,10 @@ fn key_json(key: &PointKey) -> Value {
 /// `info` of a collection.
 pub(crate) fn info(directory: &Path, as_json: bool, out: &mut dyn Write) -> Result<(), Failure> {
     let collection = look(directory, CollectionOptions::default())?;
-    let (config, stats) = (collection.config(), collection.stats());
+    let (config, stats, previous) = (collection.config(), collection.stats(), collection.previous()?);
     if as_json {
         let value = json!({
-            "path": directory.display().to_string(), "dim": config.dim, "element": config.element.name(), "metric": config.metric.name(),
+            "previous": previous, "path": directory.display().to_string(), "dim": config.dim, "element": config.element.name(), "metric": config.metric.name(),
             "keys": config.keys.name(), "points": stats.points, "sequence": stats.sequence, "base_points": stats.base_points,
             "base_dead": stats.base_dead, "base_free": stats.base_free, "delta_points": stats.delta_points, "delta_dead": stats.delta_dead, "delta_bytes": stats.delta_bytes,
         });
@@ -320,6 +320,7 @@ pub(crate) fn info(directory: &Path, as_json: bool, out: &mut dyn Write) -> Resu
             let [slots, dead, free] = [stats.base_points, stats.base_dead - stats.base_free, stats.base_free].map(text::count);
             format!("{slots} slots, {dead} of dead vectors, {free} free")
         }),
+        ("base before", previous.map_or("not kept".to_string(), |batch| format!("kept, of batch {}; `rollback` brings it back", text::count(batch)))),
         ("in memory", format!("{} vectors, {}", text::count(stats.delta_points), text::bytes(stats.delta_bytes))),
     ];
     Ok(text::pairs(out, &lines)?)

@@ -5,7 +5,7 @@ use crate::{failure::Failure, interrupt, progress, text};
 use roxanne::rebuild::{Rebuild, rebuild};
 use roxanne_builder::Observer;
 use roxanne_core::{ErrorClass, format::record::Stored};
-use roxanne_engine::collection::{Collection, CollectionOptions, MergeLimits};
+use roxanne_engine::collection::{Collection, CollectionOptions, MergeLimits, Previous};
 use std::{
     io::Write,
     path::PathBuf,
@@ -60,11 +60,45 @@ pub(crate) struct PromoteArgs {
     /// The batch that it was built after
     #[arg(long, value_name = "N")]
     sequence: u64,
+    /// Remove the base that it replaces; otherwise it is kept, so that `rollback` can bring it back
+    #[arg(long)]
+    remove_previous: bool,
+}
+
+/// Put the base before the last promotion back
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  roxanne rollback docs             what was written since stays
+  roxanne rollback docs --forget    the new base stays, the room of the old one is free again
+
+What was put and deleted since the promotion is kept; what the promoted index brought itself goes with it.")]
+pub(crate) struct RollbackArgs {
+    /// The collection
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// Keep the base before no more, instead of going back to it
+    #[arg(long)]
+    forget: bool,
+}
+
+pub(crate) fn rollback(args: &RollbackArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let options = CollectionOptions { delta_bytes: u64::MAX, merges: false, ..CollectionOptions::default() };
+    let collection = Collection::open(&args.directory, &options)?;
+    if args.forget {
+        collection.forget_previous()?;
+        return Ok(());
+    }
+    collection.rollback()?;
+    let stats = collection.stats();
+    let waiting = stats.delta_points - stats.delta_dead;
+    writeln!(out, "{} points, {} of them not in the base", text::count(stats.points), text::count(waiting))?;
+    Ok(())
 }
 
 pub(crate) fn promote(args: &PromoteArgs, _: &mut dyn Write) -> Result<(), Failure> {
     let collection = Collection::open(&args.directory, &CollectionOptions { delta_bytes: u64::MAX, ..CollectionOptions::default() })?;
-    Ok(collection.promote(&args.index, args.sequence)?)
+    let previous = if args.remove_previous { Previous::Remove } else { Previous::Keep };
+    Ok(collection.promote(&args.index, args.sequence, previous)?)
 }
 
 pub(crate) fn merge(args: &MergeArgs, out: &mut dyn Write) -> Result<(), Failure> {

@@ -130,6 +130,12 @@ impl Writer {
         self.poisoned = Some(cause);
     }
 
+    /// The same, of a write of which nobody knows whether it is there.
+    pub(super) fn outcome_unknown(&mut self, path: &Path, detail: &str) -> CollectionError {
+        self.poison(detail.to_string());
+        CollectionError::WriteOutcomeUnknown { path: path.to_path_buf(), detail: detail.to_string() }
+    }
+
     pub(super) fn snapshot(&self) -> Snapshot {
         Snapshot {
             sequence: self.sequence,

@@ -150,6 +150,12 @@ pub enum CollectionError {
         /// What the store says.
         detail: String,
     },
+    /// Nothing to go back to.
+    #[error("{path}: the base before the last promotion is not kept; there is nothing to go back to")]
+    NoPrevious {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Opened without the right to write.
     #[error("{path}: opened for reading")]
     ReadOnly {

@@ -37,7 +37,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a round waits for searches that may still see what it would take away; then it takes nothing away.
+/// How long a round waits for searches that may still see what it would take away, and then takes nothing away; and for who is opening the
+/// collection, and then does not begin.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long it waits for processes that are opening the collection.
@@ -182,9 +183,13 @@ fn stand_back() {
 
 impl Writer {
     /// Which slots of the base are used for how many times, and by none now, as the store knows it.
-    pub(super) fn take_slots(&mut self, store: &Store) -> Result<(), CollectionError> {
+    pub(super) fn take_slots(
+        &mut self,
+        store: &Store,
+        each_run: impl FnOnce(&mut dyn FnMut(u64, &[u8]) -> Result<(), CollectionError>) -> Result<(), CollectionError>,
+    ) -> Result<(), CollectionError> {
         let Some(base) = self.base.clone() else { return Ok(()) };
-        store.each_run(|first, states| {
+        each_run(&mut |first, states| {
             for (node, &state) in (first..).zip(states).filter(|(_, state)| **state != 0) {
                 let live = base.base.live.as_ref().filter(|_| node < self.base_n);
                 let live = live.ok_or_else(|| store.damaged(format!("slot {node} of {} is said to have changed", self.base_n)))?;
@@ -234,7 +239,7 @@ impl Inner {
         let begin = Instant::now();
         let _one_at_a_time = locked(&self.merging);
         // Processes that read and cannot follow have codes in RAM, which would no longer be those of the pages.
-        drop(processes::keep_out(&self.path, Duration::ZERO)?);
+        drop(processes::keep_out(&self.path, PATIENCE)?);
         let Some(Work { index, snapshot, mut inserts, victims }) = self.choose_work(limits)? else { return Ok(MergeReport::default()) };
         // What is dead in this snapshot may live in an older one, here or in a process that follows.
         let seen = Seen { generation: index.info().generation, merged: snapshot.merged, sequence: snapshot.sequence };

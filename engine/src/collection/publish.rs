@@ -12,7 +12,7 @@ use super::{
     io,
     keys::node_of,
     locked, redo,
-    store::{Batch, NO_NODE},
+    store::{Batch, Before, NO_NODE},
 };
 use crate::{Index, verify::verify};
 use roxanne_core::{
@@ -35,6 +35,15 @@ use std::{
 const PROBED: u64 = 1000;
 /// What directories of bases begin with.
 const BASE: &str = "base-";
+
+/// What becomes of the base that a promotion replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Previous {
+    /// It stays on the disk, so that [`Collection::rollback`] can bring it back; what was kept of an earlier one goes.
+    Keep,
+    /// It goes.
+    Remove,
+}
 
 /// The name of a base's directory.
 pub(super) fn name_of(base: &Index) -> String {
@@ -107,11 +116,12 @@ impl Collection {
     /// Makes the finished index at `source` the base, which is moved into the collection's directory (and so must be on its file system). It holds
     /// the collection as it was after batch `sequence`; keys that it has and the collection never had are points from now on. Searches go on
     /// meanwhile, writes wait.
+    /// A kept old base takes its room on the disk until another promotion keeps another, or [`Collection::forget_previous`].
     ///
     /// # Errors
     /// `Rejected` where the index is damaged, of another shape, or lacks points of the base that it replaces; a failing disk. The old base serves
     /// on then.
-    pub fn promote(&self, source: impl AsRef<Path>, sequence: u64) -> Result<(), CollectionError> {
+    pub fn promote(&self, source: impl AsRef<Path>, sequence: u64, previous: Previous) -> Result<(), CollectionError> {
         let (inner, source) = (self.inner(), source.as_ref());
         if inner.options.read_only {
             return Err(CollectionError::ReadOnly { path: inner.path.clone() });
@@ -133,7 +143,7 @@ impl Collection {
         let outcome = File::open(&inner.path).and_then(|directory| directory.sync_all()).map_err(io(&inner.path)).and_then(|()| {
             let base = Index::open_with(&target, &inner.options.base)?;
             self.check_keys(&base, sequence).map_err(rejected)?;
-            self.replace_base(base, &name, sequence)
+            self.replace_base(base, &name, sequence, previous)
         });
         match outcome {
             Ok(old) => {
@@ -193,19 +203,31 @@ impl Collection {
         Ok(())
     }
 
-    /// Puts `base` in the place of the old one, whose directory it returns.
-    fn replace_base(&self, base: Index, name: &str, sequence: u64) -> Result<Option<PathBuf>, CollectionError> {
+    /// Puts `base` in the place of the old one; returns the directory that is not needed any more.
+    fn replace_base(&self, base: Index, name: &str, sequence: u64, previous: Previous) -> Result<Option<PathBuf>, CollectionError> {
         let inner = self.inner();
         let mut writer = locked(&inner.writer);
         writer.check(&inner.path)?;
         // Another may have been faster.
         check_age(sequence, writer.base_sequence).map_err(|detail| CollectionError::Rejected { path: base.info().path.clone(), detail })?;
-        let mut batch = Batch::default();
-        inner.store.put_base(&mut batch, name, sequence, writer.base.as_ref().map(name_of).as_deref());
+        let (mut batch, old) = (Batch::default(), writer.base.as_ref().map(name_of));
+        let kept = old.clone().filter(|_| previous == Previous::Keep);
+        let before = inner.store.before()?;
+        // Who goes back behind this promotion, be it to an earlier base, must know of all deletions since.
+        let keeps_deletions = kept.is_some() || before.is_some();
+        let gone = if kept.is_some() { before.map(|before| before.name) } else { old };
+        if let Some(name) = kept.clone() {
+            let before = Before { name, sequence: writer.base_sequence, merged: writer.merged, promoted: sequence };
+            inner.store.put_before(&mut batch, &before)?;
+        }
+        inner.store.put_base(&mut batch, name, sequence, gone.as_deref());
         let delta = Arc::new(Delta::new(inner.distance, inner.config.metric));
         let mut next = Writer::new(writer.sequence, Some(base), sequence, delta);
-        inner.store.each_deleted(|key, deleted_at, _| {
+        inner.store.each_deleted(|key, deleted_at, node| {
             if deleted_at <= sequence {
+                if keeps_deletions {
+                    inner.store.keep_deletion(&mut batch, key, deleted_at, node);
+                }
                 inner.store.forget_deleted(&mut batch, key);
                 return Ok(());
             }
@@ -223,6 +245,9 @@ impl Collection {
             let node = node_of(next.base.as_ref(), &slot.key)?.unwrap_or(NO_NODE);
             let written_at = inner.store.written_at(&key)?.unwrap_or(u64::MAX);
             if written_at <= sequence && node != NO_NODE {
+                if kept.is_some() {
+                    inner.store.keep_vector(&mut batch, &key, slot.node, &slot.row);
+                }
                 inner.store.forget_vector(&mut batch, &key);
                 continue;
             }
@@ -243,16 +268,11 @@ impl Collection {
                 Ok(())
             })?;
         }
-        inner.store.commit(batch).map_err(|error| {
-            let detail = error.to_string();
-            writer.poison(detail.clone());
-            CollectionError::WriteOutcomeUnknown { path: inner.path.clone(), detail }
-        })?;
-        let old = writer.base.as_ref().map(|old| old.info().path.clone());
+        inner.store.commit(batch).map_err(|error| writer.outcome_unknown(&inner.path, &error.to_string()))?;
         *writer = next;
         inner.publish(&writer);
         drop(writer);
         inner.keeper.wake();
-        Ok(old)
+        Ok(gone.map(|gone| inner.path.join(gone)))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | family | key | value |
 //! |---|---|---|
-//! | `meta` | `config`, `sequence`, `base`, `replaced`, `merged`, `terms` | text; u64; `name sequence`; the name of the base before; u64, the last merge into it; there when `terms` is complete |
+//! | `meta` | `config`, `sequence`, `base`, `replaced`, `merged`, `terms`, `before` | text; u64; `name sequence`; the name of a base that is to be removed; u64, the last merge into it; there when `terms` is complete; the base before, where it is kept |
 //! | `points` | key of every live point that was written here | sequence u64, payload |
 //! | `vectors` | key of a point that is not in the base, or newer than there | node that it replaces u32, row |
 //! | `deleted` | key of a point that was deleted and not put again, until a base is promoted that was begun later | sequence u64, its node in the base u32 |
@@ -11,12 +11,15 @@
 //! | `terms` | a scalar of a payload (`filter::Term`), then the key of the point | nothing |
 //! | `slots` | number of a run of 4096 slots of the base, big-endian, where any is not as it was built | a byte a slot: `SLOT_*` |
 //! | `changes` | number of a batch, big-endian, of the last ones | the keys that it changed |
+//! | `before` | `n`, `s`, `v` or `d`, and a key of `nodes`, `slots`, `vectors` or `deleted` | what stood there, or would, of the base before the last promotion, where that is kept |
 //! | `merges` | number of a merge into the base, big-endian, of the last ones | what it did, and the pages it wrote |
 
+mod before;
 mod changes;
 mod merges;
 mod terms;
 
+pub(super) use before::Before;
 pub(super) use changes::{MergeDone, pages_of};
 pub(super) use merges::{Fate, MERGED_TEXT, SLOT_DEAD, SLOT_FREE, SLOT_GENERATION, next_use};
 
@@ -50,7 +53,8 @@ const SLOTS: &str = "slots";
 const TERMS: &str = "terms";
 const CHANGES: &str = "changes";
 const MERGES: &str = "merges";
-const FAMILIES: [&str; 10] = [META, POINTS, VECTORS, DELETED, NODES, NAMES, SLOTS, TERMS, CHANGES, MERGES];
+const BEFORE: &str = "before";
+const FAMILIES: [&str; 11] = [META, POINTS, VECTORS, DELETED, NODES, NAMES, SLOTS, TERMS, CHANGES, MERGES, BEFORE];
 /// The directory of the store in that of a collection.
 const STORE: &str = "store";
 /// No node.
@@ -295,7 +299,12 @@ impl Store {
         // Beyond every key: texts are UTF-8, numbers and runs eight bytes. Names go at the next opening: searches of the old base still read them.
         [NODES, SLOTS, MERGES].into_iter().for_each(|family| batch.0.delete_range_cf(self.family(family), &b""[..], &[0xFF; 9][..]));
         batch.0.put_cf(self.family(META), "base", format!("{name} {sequence}"));
-        batch.0.put_cf(self.family(META), "replaced", replaced.unwrap_or_default());
+        self.put_replaced(batch, replaced.unwrap_or_default());
+    }
+
+    /// A base is to be removed: at the next opening, if not before.
+    pub(super) fn put_replaced(&self, batch: &mut Batch, name: &str) {
+        batch.0.put_cf(self.family(META), "replaced", name);
     }
 
     /// A point, new or in the place of an older one, whose payload was `old`; `node` is the one of the base that it replaces.
@@ -438,11 +447,20 @@ impl Store {
     pub(super) fn each_run(&self, mut each: impl FnMut(u64, &[u8]) -> Result<(), CollectionError>) -> Result<(), CollectionError> {
         for entry in self.db.iterator_cf(self.family(SLOTS), IteratorMode::Start) {
             let (key, value) = entry.map_err(|error| self.failed(&error))?;
-            let run = key.as_ref().try_into().ok().map(u64::from_be_bytes).filter(|&run| run < 1 << 32 && value.len() as u64 == RUN);
-            let run = run.ok_or_else(|| self.damaged(format!("a run of {} slots under a key of {} bytes", value.len(), key.len())))?;
-            each(run * RUN, &value)?;
+            self.parse_run(&key, &value, &mut each)?;
         }
         Ok(())
+    }
+
+    fn parse_run(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        each: &mut dyn FnMut(u64, &[u8]) -> Result<(), CollectionError>,
+    ) -> Result<(), CollectionError> {
+        let run = key.try_into().ok().map(u64::from_be_bytes).filter(|&run| run < 1 << 32 && value.len() as u64 == RUN);
+        let run = run.ok_or_else(|| self.damaged(format!("a run of {} slots under a key of {} bytes", value.len(), key.len())))?;
+        each(run * RUN, value)
     }
 
     /// The points that were written after batch `sequence` and whose vector is in the base, by key, each with when.

@@ -11,6 +11,7 @@ mod merging;
 mod model;
 mod power;
 mod publish;
+mod rollback;
 mod snapshot;
 mod threads;
 

@@ -9,7 +9,7 @@ use roxanne_core::{
 };
 use roxanne_engine::{
     SearchParams,
-    collection::{MergeLimits, MergeReport},
+    collection::{MergeLimits, MergeReport, Previous},
 };
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -52,7 +52,7 @@ impl Kind {
     /// Builds a base with room for `capacity` of all there is, and promotes it.
     pub(super) fn rebase(&self, collection: &Collection, path: &Path, capacity: u64) {
         let (index, sequence) = self.rebuild(collection, path, capacity);
-        collection.promote(&index, sequence).unwrap();
+        collection.promote(&index, sequence, Previous::Remove).unwrap();
     }
 
     /// Builds a base with room for `capacity` of all there is after the batch that is given.
@@ -204,7 +204,7 @@ fn a_base_that_was_begun_before_a_merge_loses_none_of_it() {
         collection.write(step(&kind, &mut model, 4, (0..900).step_by(2))).unwrap();
         merge_all(&collection, &MergeLimits::default());
         collection.write(step(&kind, &mut model, 5, (0..900).step_by(5))).unwrap();
-        collection.promote(&index, sequence).unwrap();
+        collection.promote(&index, sequence, Previous::Remove).unwrap();
         kind.holds(&collection, &model, "promoted");
         drop(collection);
         collection = reopen(&path, &FAST());
@@ -215,7 +215,7 @@ fn a_base_that_was_begun_before_a_merge_loses_none_of_it() {
         let base =
             std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.join("MANIFEST").exists()).unwrap();
         let (other, _) = kind.based(&directory.path().join("other"), 10, 100, &FAST());
-        let error = other.promote(&base, 0).unwrap_err();
+        let error = other.promote(&base, 0, Previous::Remove).unwrap_err();
         assert!(matches!(error, CollectionError::Rejected { .. }), "{error}");
         kind.holds(&collection, &model, "refused elsewhere");
     }

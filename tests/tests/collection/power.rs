@@ -274,6 +274,7 @@ impl Recorded {
             Ok(())
         };
         wrong(&collection)?;
+        collection.verify(&mut |_, _| ()).map_err(told)?;
         if deeply {
             while {
                 let report = collection.merge(&MergeLimits::default()).map_err(told)?;
@@ -352,7 +353,7 @@ fn power_may_be_lost_again_while_a_merge_is_finished() {
 /// A bug in the order of steps, as the steps would then be; `None` where there is no such step.
 type Bug = (&'static str, fn(&[Event]) -> Vec<Event>);
 
-const BUGS: [Bug; 6] = [
+const BUGS: [Bug; 12] = [
     ("the redo file is not synced", |events| without(events, |event| matches!(event, Event::Sync(path) if path.ends_with("redo.tmp")))),
     ("the redo file's name is not synced", |events| without(events, |event| matches!(event, Event::SyncDirectory))),
     ("the pages are not synced", |events| {
@@ -374,9 +375,59 @@ const BUGS: [Bug; 6] = [
         let pages: Vec<Event> = events.iter().filter(|event| is_page(event)).cloned().collect();
         pages.into_iter().chain(without(events, is_page)).collect()
     }),
+    ("the store knows before the pages are there", |events| {
+        let mut events = without(events, |event| matches!(event, Event::Committed));
+        let redo = events.iter().position(|event| matches!(event, Event::Rename(..))).unwrap();
+        events.insert(redo + 2, Event::Committed);
+        events
+    }),
+    ("the redo file gets its name before it is whole", |events| {
+        let is_name = |event: &Event| matches!(event, Event::Rename(..));
+        let (name, first) = (events.iter().find(|event| is_name(event)).unwrap().clone(), redo_begins(events));
+        let mut events = without(events, is_name);
+        let Event::Rename(partial, whole) = &name else { unreachable!("it is one") };
+        let to_whole = |path: &PathBuf| if path == partial { whole.clone() } else { path.clone() };
+        for event in &mut events[first + 1..] {
+            *event = match &*event {
+                Event::Write(path, at, bytes) => Event::Write(to_whole(path), *at, bytes.clone()),
+                Event::Sync(path) => Event::Sync(to_whole(path)),
+                other => other.clone(),
+            };
+        }
+        events.insert(first + 1, name);
+        events.insert(first + 2, Event::SyncDirectory);
+        events
+    }),
+    ("the superblock is not written", |events| {
+        without_after_redo(events, |event| matches!(event, Event::Write(path, at, _) if path.ends_with("graph.rx") && *at < 8192))
+    }),
+    ("the codes are not written", |events| {
+        without_after_redo(events, |event| matches!(event, Event::Write(path, ..) if path.ends_with("codes.rx")))
+    }),
+    ("one run of pages is forgotten", |events| {
+        let is_page = |event: &Event| matches!(event, Event::Write(path, at, _) if path.ends_with("graph.rx") && *at >= 8192);
+        let pages = events.iter().filter(|event| is_page(event)).count();
+        let mut page = 0;
+        without(events, |event| {
+            page += usize::from(is_page(event));
+            is_page(event) && page == pages / 2
+        })
+    }),
+    ("pages land beside their places", |events| {
+        let moved = |event: &Event| match event {
+            Event::Write(path, at, bytes) if path.ends_with("graph.rx") && *at >= 8192 => Event::Write(path.clone(), at + 4096, bytes.clone()),
+            other => other.clone(),
+        };
+        events.iter().map(moved).collect()
+    }),
 ];
 
-fn without(events: &[Event], which: impl Fn(&Event) -> bool) -> Vec<Event> {
+/// Where the redo file is begun.
+fn redo_begins(events: &[Event]) -> usize {
+    events.iter().position(|event| matches!(event, Event::Create(path) if path.ends_with("redo.tmp"))).unwrap()
+}
+
+fn without(events: &[Event], mut which: impl FnMut(&Event) -> bool) -> Vec<Event> {
     events.iter().filter(|event| !which(event)).cloned().collect()
 }
 

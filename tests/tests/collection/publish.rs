@@ -6,7 +6,7 @@ use roxanne_core::{
     dataset::{Dataset, DatasetWriter},
     format::keys::KeyList,
 };
-use roxanne_engine::{Budget, Index, SearchParams};
+use roxanne_engine::{Budget, Index, SearchParams, collection::Previous};
 
 const DIM: usize = 8;
 
@@ -78,7 +78,7 @@ fn a_base_is_replaced_again_and_again_while_it_changes() {
         write(&collection, &mut model, round, &mut (0..2400).step_by(7));
         write(&collection, &mut model, round + 1, &mut (0..2400).step_by(14));
         holds(&collection, &model, &format!("round {round} before"));
-        collection.promote(&index, sequence).unwrap();
+        collection.promote(&index, sequence, Previous::Remove).unwrap();
         holds(&collection, &model, &format!("round {round} promoted"));
         assert!(!index.exists());
         drop(collection);
@@ -114,14 +114,14 @@ fn a_promotion_that_was_cut_off_loses_no_index() {
     drop(collection);
     let collection = reopen(&path, &FAST());
     assert_eq!((collection.stats().base_points, there.exists()), (0, true));
-    collection.promote(&there, sequence).unwrap();
+    collection.promote(&there, sequence, Previous::Remove).unwrap();
     assert_eq!((collection.stats().base_points, collection.stats().delta_points), (400, 0));
-    assert!(collection.promote(&there, sequence).unwrap_err().to_string().contains("the base already") && there.exists());
+    assert!(collection.promote(&there, sequence, Previous::Remove).unwrap_err().to_string().contains("the base already") && there.exists());
     // Replaced and not removed any more: the next opening does it.
     fill(&collection, 400..500);
     let next = directory.path().join("next.rx");
     let sequence = rebuild(&collection, &next);
-    collection.promote(&next, sequence).unwrap();
+    collection.promote(&next, sequence, Previous::Remove).unwrap();
     assert!(!there.exists());
     std::fs::create_dir(&there).unwrap();
     drop(collection);
@@ -153,12 +153,12 @@ fn an_index_that_does_not_fit_is_refused_and_stays_where_it_is() {
         (&good, sequence + 1, "the collection's last is 1"),
         (&directory.path().join("none.rx"), 0, "no such directory"),
     ] {
-        let error = collection.promote(index, sequence).unwrap_err().to_string();
+        let error = collection.promote(index, sequence, Previous::Remove).unwrap_err().to_string();
         assert!(error.contains(said), "{error:?} instead of {said:?}");
         assert_eq!((collection.stats().base_points, collection.count()), (0, 600));
     }
     assert!(other.exists() && good.exists());
-    collection.promote(&good, sequence).unwrap();
+    collection.promote(&good, sequence, Previous::Remove).unwrap();
     // What was deleted and put again while one was built that does not hold it is not lost.
     let less = directory.path().join("less.rx");
     collection.write((0..300).map(delete).collect()).unwrap();
@@ -170,10 +170,10 @@ fn an_index_that_does_not_fit_is_refused_and_stays_where_it_is() {
     let foreign = directory.path().join("foreign.rx");
     rebuild(&strange, &foreign);
     for (index, sequence, said) in [(&foreign, sequence, "lacks key"), (&less, 0, "the base holds batch 1")] {
-        let error = collection.promote(index, sequence).unwrap_err().to_string();
+        let error = collection.promote(index, sequence, Previous::Remove).unwrap_err().to_string();
         assert!(error.contains(said) && index.exists(), "{error:?} instead of {said:?}");
     }
-    collection.promote(&less, sequence).unwrap();
+    collection.promote(&less, sequence, Previous::Remove).unwrap();
     assert_eq!(collection.count(), 600);
     // A key that was not there when it was deleted stays away although a base that was begun before brings it.
     let late = directory.path().join("late.rx");
@@ -182,6 +182,6 @@ fn an_index_that_does_not_fit_is_refused_and_stays_where_it_is() {
     mirror.write((0..=600).map(|key| upsert(key, &vector(rng, key, DIM))).collect()).unwrap();
     rebuild(&mirror, &late);
     collection.write(vec![delete(600)]).unwrap();
-    collection.promote(&late, sequence).unwrap();
+    collection.promote(&late, sequence, Previous::Remove).unwrap();
     assert!(!collection.contains(&PointKey::Number(600)).unwrap() && collection.count() == 600);
 }

@@ -11,7 +11,7 @@ use roxanne_core::{
 };
 use roxanne_engine::{
     OpenOptions, SearchParams,
-    collection::{Change, Collection, CollectionConfig, CollectionOptions, Durability, Filter, KeyKind, MergeLimits, Point, PointKey},
+    collection::{Change, Collection, CollectionConfig, CollectionOptions, Durability, Filter, KeyKind, MergeLimits, Point, PointKey, Previous},
 };
 use serde_json::{Value, json};
 use std::{
@@ -119,7 +119,7 @@ impl<'a> Stage<'a> {
         let empty = Collection::create(&path, &config, &CollectionOptions::default())?;
         let index = self.work.join(format!("{name}.rx"));
         self.build(self.file(name, &mut (0..n))?, (0..n).collect(), capacity, &index)?;
-        empty.promote(&index, 0)?;
+        empty.promote(&index, 0, Previous::Remove)?;
         drop(empty);
         let page_share = fs::metadata(path.join(base_of(&path)?).join("graph.rx"))?.len() as f64 * self.args.cached;
         let mut options = CollectionOptions { durability, merges: false, ..CollectionOptions::default() };
@@ -180,7 +180,7 @@ impl<'a> Stage<'a> {
         say(&json!({"scene": "filter", "points_with_payload_per_second": n as f64 / begin.elapsed().as_secs_f64()}));
         let index = self.work.join("filter.rx");
         self.build(self.file("filter", &mut (0..n))?, keys, 0, &index)?;
-        collection.promote(&index, collection.stats().sequence)?;
+        collection.promote(&index, collection.stats().sequence, Previous::Remove)?;
         Ok(collection)
     }
 
@@ -429,7 +429,7 @@ impl<'a> Stage<'a> {
         let element = if self.element == ElementType::U8 { ElementType::U8 } else { ElementType::F32 };
         let config = CollectionConfig { dim: self.dim, metric: self.args.metric, element, keys: KeyKind::Numbers };
         let collection = Collection::create(self.work.join(name), &config, &CollectionOptions::default())?;
-        collection.promote(index, 0)?;
+        collection.promote(index, 0, Previous::Remove)?;
         Ok(collection)
     }
 
