@@ -9,6 +9,7 @@ pub(crate) mod eval;
 pub(crate) mod info;
 pub(crate) mod merge;
 pub(crate) mod plan;
+pub(crate) mod repair;
 pub(crate) mod search;
 pub(crate) mod serve;
 pub(crate) mod shard;

@@ -49,6 +49,6 @@ pub use roxanne_engine::{
     Answer, Hit, Index, IndexInfo, OpenError, SearchError, SearchParams, SearchStats, Searcher,
     collection::{
         Change, Collection, CollectionConfig, CollectionError, CollectionOptions, CollectionReport, CollectionStats, Durability, Filter,
-        Found, KeyKind, MergeLimits, MergeReport, Point, PointHit, PointKey, Previous, SnapshotInfo,
+        Found, KeyKind, MergeLimits, MergeReport, Point, PointHit, PointKey, Previous, Salvage, SalvageReport, SnapshotInfo,
     },
 };

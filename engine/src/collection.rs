@@ -33,6 +33,7 @@ mod processes;
 mod publish;
 mod redo;
 mod rollback;
+mod salvage;
 mod snapshot;
 mod store;
 mod verify;
@@ -61,6 +62,7 @@ use roxanne_core::{
     neighbor::Distance,
     search::{BeamSearch, TopK},
 };
+pub use salvage::{Salvage, SalvageReport};
 pub use snapshot::SnapshotInfo;
 use std::{
     fs::File,

@@ -34,7 +34,7 @@ use std::{
 };
 
 /// Points of one batch of `insert` and `delete`.
-const BATCH: usize = 1000;
+pub(crate) const BATCH: usize = 1000;
 /// Between two attempts to write into a memory that is full.
 const PATIENCE: Duration = Duration::from_millis(50);
 
@@ -62,7 +62,7 @@ pub(crate) struct CreateArgs {
 
 /// How a collection is opened to write, as flags.
 #[derive(clap::Args)]
-struct Opening {
+pub(crate) struct Opening {
     /// Most memory of vectors that are in no base yet
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse::size)]
     delta_ram: u64,
@@ -83,7 +83,7 @@ enum When {
 
 impl Opening {
     /// What fills the memory is built into a base, within as much memory again and no less than a gigabyte.
-    fn options(&self) -> CollectionOptions {
+    pub(crate) fn options(&self) -> CollectionOptions {
         let durability = if self.durability == When::Os { Durability::Os } else { Durability::Disk };
         let options = CollectionOptions { delta_bytes: self.delta_ram, durability, ..CollectionOptions::default() };
         rebuild::by_itself(options, Budget::ram(self.delta_ram.max(1 << 30)))
@@ -229,7 +229,7 @@ pub(crate) fn insert(args: &InsertArgs, out: &mut dyn Write) -> Result<(), Failu
 }
 
 /// Writes a batch; where memory is full, waits while the collection makes a base of what is in it.
-fn patiently(collection: &Collection, changes: Vec<Change>, stop: &AtomicBool) -> Result<Written, CollectionError> {
+pub(crate) fn patiently(collection: &Collection, changes: Vec<Change>, stop: &AtomicBool) -> Result<Written, CollectionError> {
     loop {
         match collection.write(changes.clone()) {
             Err(CollectionError::DeltaFull { .. }) if collection.trouble().is_none() && !stop.load(Relaxed) => sleep(PATIENCE),
@@ -292,7 +292,7 @@ fn look(directory: &Path, options: CollectionOptions) -> Result<Collection, Fail
     Ok(Collection::open(directory, &CollectionOptions { read_only: true, ..options })?)
 }
 
-fn key_json(key: &PointKey) -> Value {
+pub(crate) fn key_json(key: &PointKey) -> Value {
     match key {
         PointKey::Number(number) => json!(number),
         PointKey::Text(text) => json!(text),

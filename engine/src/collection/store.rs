@@ -505,6 +505,15 @@ impl Store {
         Ok(())
     }
 
+    /// The keys whose node in the base is not what the base's own keys say, each with its node.
+    pub(super) fn each_node(&self, mut each: impl FnMut(&[u8], u32) -> Result<(), CollectionError>) -> Result<(), CollectionError> {
+        for entry in self.db.iterator_cf(self.family(NODES), IteratorMode::Start) {
+            let (key, value) = entry.map_err(|error| self.failed(&error))?;
+            each(&key, self.parse_node(&key, &value)?)?;
+        }
+        Ok(())
+    }
+
     /// The points that were deleted, by key, each with the batch that did it and its node.
     pub(super) fn each_deleted(&self, mut each: impl FnMut(&[u8], u64, u32) -> Result<(), CollectionError>) -> Result<(), CollectionError> {
         for entry in self.db.iterator_cf(self.family(DELETED), IteratorMode::Start) {

@@ -1,4 +1,5 @@
-//! kill -9 at any moment: what was acknowledged is there, and of what was not, whole batches or nothing.
+//! kill -9 at any moment: what was acknowledged is there, and of what was not, whole batches or nothing. `ROXANNE_KILLS` sets how often, here and
+//! beside merges (`merging`).
 
 use super::*;
 use std::io::{BufRead, BufReader};
@@ -30,7 +31,7 @@ fn nothing_acknowledged_is_lost_and_no_batch_is_half() {
     let path = directory.path().join("c");
     drop(Collection::create(&path, &config(1, Metric::L2, ElementType::F32, KeyKind::Numbers), &CollectionOptions::default()).unwrap());
     let rng = CounterRng::new(1);
-    for round in 0..12 {
+    for round in 0..rounds("ROXANNE_KILLS", 12) {
         let mut child = super::child("killed::child", PATH, &path);
         let acks = rng.below(round, 60);
         let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);

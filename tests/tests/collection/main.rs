@@ -12,6 +12,7 @@ mod model;
 mod power;
 mod publish;
 mod rollback;
+mod salvage;
 mod snapshot;
 mod threads;
 
@@ -72,6 +73,11 @@ fn child(name: &str, variable: &str, path: &Path) -> std::process::Child {
 /// The number of a batch that a child says was answered.
 fn acked(line: &str) -> Option<u64> {
     line.strip_prefix("ack ").and_then(|number| number.parse().ok())
+}
+
+/// How often something is tried: a few times in every run, as often as the variable `name` says in long ones.
+fn rounds(name: &str, usual: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
 /// The error of a write that must fail.

@@ -136,7 +136,7 @@ fn a_process_that_is_killed_while_it_merges_loses_nothing() {
     let path = directory.path().join("c");
     drop(far_ones(&path, &CollectionOptions::default()));
     let (rng, mut merges) = (CounterRng::new(1), 0);
-    for round in 0..10 {
+    for round in 0..rounds("ROXANNE_KILLS", 10) {
         let mut child = super::child("merging::child", PATH, &path);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let (mut last, mut seen) = (0, 0);

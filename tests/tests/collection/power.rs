@@ -291,17 +291,12 @@ fn base_of(path: &Path) -> String {
     names.into_iter().find(|name| name.starts_with("base-")).unwrap()
 }
 
-/// How many states are tried: a few in every run, as many as are asked for in long ones.
-fn states(usual: u64) -> u64 {
-    std::env::var("ROXANNE_STATES").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
-}
-
 #[test]
 fn whatever_a_loss_of_power_leaves_of_a_merge_holds_what_was_there() {
     let recorded = Recorded::new(11);
     let moments = recorded.moments();
     let place = recorded.directory.path().join("state");
-    for state in 0..states(240) {
+    for state in 0..rounds("ROXANNE_STATES", 240) {
         let rng = CounterRng::new(state);
         let mut drawn = 0;
         let mut draw = |below: u64| {
