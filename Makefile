@@ -67,6 +67,7 @@ test: setup check-kernels clients
 	@cargo nextest run --locked --workspace --no-run
 	$(call step,clients of others)
 	@'$(CLIENTS)/bin/python' tests/clients/qdrant.py "$$CARGO_TARGET_DIR/debug/roxanne"
+	@'$(CLIENTS)/bin/python' tests/clients/nightly.py "$$CARGO_TARGET_DIR/debug/roxanne"
 	$(call step,tests)
 	@cargo nextest run --locked --workspace
 

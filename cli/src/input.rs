@@ -18,6 +18,9 @@ pub(crate) struct Changes {
     /// Your own keys of the rows: .npy of integers, or text with one key a line; without it keys are row numbers
     #[arg(long, value_name = "FILE")]
     pub(crate) keys: Option<PathBuf>,
+    /// Keys are texts although all look like numbers, as those of collections are that were made over HTTP
+    #[arg(long, requires = "keys")]
+    pub(crate) string_keys: bool,
     /// Changed and new vectors with their keys, as often as there are files: a key that comes again replaces, the last file wins
     #[arg(long, value_name = "VECTORS:KEYS", requires = "keys")]
     changes: Vec<Change>,
@@ -53,7 +56,7 @@ impl Changes {
         let limited = limit.unwrap_or(u64::MAX);
         let Some(path) = &self.keys else { return Ok((base.limit(limited), None)) };
         if self.changes.is_empty() && self.deleted.is_none() {
-            return Ok((base.limit(limited), Some(key_file::limited(key_file::read(path)?, limit))));
+            return Ok((base.limit(limited), Some(self.as_said(key_file::limited(key_file::read(path)?, limit)))));
         }
         let open = |change: &Change| Dataset::open(&change.vectors);
         let changes = self.changes.iter().map(open).collect::<Result<Vec<_>, _>>()?;
@@ -61,13 +64,20 @@ impl Changes {
         let n = base.n();
         let whole = Dataset::of_parts(std::iter::once(base).chain(changes).collect(), &merged.runs)?;
         say(summary(n, whole.n(), &merged.counts));
-        Ok((whole.limit(limited), Some(key_file::limited(merged.keys, limit))))
+        Ok((whole.limit(limited), Some(self.as_said(key_file::limited(merged.keys, limit)))))
     }
 
     /// The keys alone; `None` where none were given.
     pub(crate) fn keys(&self) -> Result<Option<KeyList>, Failure> {
         let Some(path) = &self.keys else { return Ok(None) };
-        Ok(Some(self.merge(path, None, &vec![None; self.changes.len()])?.keys))
+        Ok(Some(self.as_said(self.merge(path, None, &vec![None; self.changes.len()])?.keys)))
+    }
+
+    fn as_said(&self, keys: KeyList) -> KeyList {
+        match keys {
+            KeyList::Numbers(numbers) if self.string_keys => KeyList::Strings(numbers.iter().map(u64::to_string).collect()),
+            keys => keys,
+        }
     }
 
     /// Merges keys; `base` and `changes` are the numbers of rows that they must name, where that is known.

@@ -41,8 +41,8 @@ mod verify;
 pub use commit::Written;
 pub use error::CollectionError;
 pub use filter::{Condition, Filter, Range, Values};
-pub use publish::Previous;
 pub use point::{CollectionConfig, KeyKind, MAX_PAYLOAD_BYTES, Point, PointKey, VectorError};
+pub use publish::Previous;
 
 use crate::{
     Answer, Index, OpenOptions, SearchParams, SearchStats,

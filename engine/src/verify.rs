@@ -6,7 +6,15 @@ use crate::{
     io::{AlignedBuf, PageFile},
 };
 use roxanne_core::{
-    format::{self, FormatError, keys::Keys, manifest::Manifest, nav::Nav, page, record::{self, Stored}, superblock::FIRST_PAGE_OFFSET},
+    format::{
+        self, FormatError,
+        keys::Keys,
+        manifest::Manifest,
+        nav::Nav,
+        page,
+        record::{self, Stored},
+        superblock::FIRST_PAGE_OFFSET,
+    },
     graph::Graph,
     id::NodeId,
 };
@@ -77,7 +85,8 @@ pub fn verify(path: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Res
     // Codes are those of the vectors: of each where there are few, else of one a page, another slot in each.
     let codes_of = |number: u64, slot: usize| n <= ALL_CODES || (number + slot as u64).is_multiple_of(layout.per_page as u64);
     let exact = manifest.stored(path)? == Stored::Full;
-    let (mut build_code, mut bits, mut code, mut kept) = (Vec::new(), Vec::new(), vec![0; codebook.subspaces()], vec![0; codebook.subspaces()]);
+    let (mut build_code, mut bits, mut code, mut kept) =
+        (Vec::new(), Vec::new(), vec![0; codebook.subspaces()], vec![0; codebook.subspaces()]);
     let mut stale = 0;
     for number in 0..superblock.page_count {
         if number % STEP == 0 {

@@ -1,8 +1,10 @@
 //! The collections of a data directory, by name. A name is a directory's and never a path.
 
-use crate::{ServeError, reply::Refusal};
+use crate::{ServeError, aliases::Aliases, files, reply::Refusal};
 use hyper::StatusCode;
-use roxanne_engine::collection::{Collection, CollectionConfig, CollectionError, CollectionOptions, CollectionStats, is_collection};
+use roxanne_engine::collection::{
+    Collection, CollectionConfig, CollectionError, CollectionOptions, CollectionStats, Rebuild, is_collection,
+};
 use std::{
     collections::BTreeMap,
     fs,
@@ -17,26 +19,25 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(5);
 /// What the directory of a collection is called behind its name while it is removed.
 const DELETED: &str = ".deleted";
+/// And what is to take its place.
+const RECOVERED: &str = ".recovered";
 
 /// One that is served.
 pub(crate) struct Served {
     pub(crate) collection: Collection,
     /// Held for writing by what reads a point and writes it back changed, for reading by all other writes.
     pub(crate) changing: RwLock<()>,
+    /// Builds a base, where there is a builder.
+    pub(crate) rebuild: Option<Arc<Rebuild>>,
 }
 
 pub(crate) struct Collections {
     directory: PathBuf,
     options: CollectionOptions,
+    pub(crate) aliases: Aliases,
     open: Mutex<BTreeMap<String, Arc<Served>>>,
     /// One is made or removed at a time.
     changing: Mutex<()>,
-}
-
-/// Whether a collection may be called so.
-fn is_name(name: &str) -> bool {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-    (1..=200).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(is_allowed)
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -49,6 +50,8 @@ impl Collections {
         let directory = data.join("collections");
         let failed = |error| ServeError::Data { path: directory.clone(), error };
         fs::create_dir_all(&directory).map_err(failed)?;
+        let aliases = Aliases::open(data)?;
+        finish_recoveries(&directory).map_err(failed)?;
         let mut open = BTreeMap::new();
         for entry in fs::read_dir(&directory).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
@@ -57,16 +60,16 @@ impl Collections {
                 fs::remove_dir_all(&path).map_err(failed)?;
                 continue;
             }
-            let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| is_name(name)) else { continue };
+            let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| files::is_name(name)) else { continue };
             if is_collection(&path) {
                 // One that is damaged keeps no other from being served.
                 match Collection::open(&path, &options) {
-                    Ok(collection) => _ = open.insert(name.to_string(), Arc::new(Served::new(collection))),
+                    Ok(collection) => _ = open.insert(name.to_string(), Arc::new(Served::new(collection, &options))),
                     Err(error) => eprintln!("error: {name} is not served: {error}"),
                 }
             }
         }
-        Ok(Collections { directory, options, open: Mutex::new(open), changing: Mutex::default() })
+        Ok(Collections { directory, options, aliases, open: Mutex::new(open), changing: Mutex::default() })
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
@@ -77,20 +80,34 @@ impl Collections {
         locked(&self.open).iter().map(|(name, served)| (name.clone(), served.collection.stats())).collect()
     }
 
+    /// Whether there is a collection of this very name.
+    pub(crate) fn is_there(&self, name: &str) -> bool {
+        locked(&self.open).contains_key(name)
+    }
+
+    /// The collection of this name, or of which it is an alias.
     pub(crate) fn find(&self, name: &str) -> Option<Arc<Served>> {
-        locked(&self.open).get(name).cloned()
+        let found = locked(&self.open).get(name).cloned();
+        found.or_else(|| locked(&self.open).get(&self.aliases.find(name)?).cloned())
+    }
+
+    /// The collection's own name, where `name` is one or an alias of it.
+    pub(crate) fn own_name(&self, name: &str) -> Result<String, Refusal> {
+        let own = if self.is_there(name) { Some(name.to_string()) } else { self.aliases.find(name) };
+        own.ok_or_else(|| not_there(name))
     }
 
     pub(crate) fn get(&self, name: &str) -> Result<Arc<Served>, Refusal> {
-        self.find(name).ok_or_else(|| Refusal::not_found(format!("Collection `{name}` doesn't exist!")))
+        self.find(name).ok_or_else(|| not_there(name))
     }
 
     pub(crate) fn create(&self, name: &str, config: &CollectionConfig) -> Result<(), Refusal> {
-        if !is_name(name) {
-            return Err(Refusal::bad("the name of a collection is 1 to 200 letters, digits, _, - and ., and does not begin with a dot"));
+        if !files::is_name(name) {
+            return Err(Refusal::bad(files::NAMES));
         }
         let exists = || Refusal::new(StatusCode::CONFLICT, format!("Wrong input: Collection `{name}` already exists!"));
         let _one_at_a_time = locked(&self.changing);
+        // An alias too.
         if self.find(name).is_some() {
             return Err(exists());
         }
@@ -103,13 +120,44 @@ impl Collections {
                 error.into()
             }
         })?;
-        locked(&self.open).insert(name.to_string(), Arc::new(Served::new(made)));
+        locked(&self.open).insert(name.to_string(), Arc::new(Served::new(made, &self.options)));
         Ok(())
     }
 
-    /// Removes one; false when there was none. Requests that use it come to their end first: its store must be closed before another may lie there.
+    /// Removes one, and its aliases; false when there was none.
     pub(crate) fn remove(&self, name: &str) -> Result<bool, Refusal> {
         let _one_at_a_time = locked(&self.changing);
+        if !self.close(name)? {
+            return Ok(false);
+        }
+        self.put_away(name)?;
+        self.aliases.forget(name)?;
+        Ok(true)
+    }
+
+    /// Makes a collection of a snapshot, in the place of the one that is there.
+    pub(crate) fn recover(&self, name: &str, snapshot: &Path) -> Result<(), Refusal> {
+        let _one_at_a_time = locked(&self.changing);
+        if self.aliases.find(name).is_some() {
+            return Err(Refusal::bad(format!("{name} is an alias")));
+        }
+        let (path, fresh) = (self.directory.join(name), self.directory.join(format!(".{name}{RECOVERED}")));
+        match fs::remove_dir_all(&fresh) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(files::failed(&fresh, error)),
+            _ => {}
+        }
+        Collection::restore(snapshot, &fresh)?;
+        // What is there serves until all of the other is on the disk; a crash between leaves the other to the next start.
+        if self.close(name)? {
+            self.put_away(name)?;
+        }
+        fs::rename(&fresh, &path).and_then(|()| files::sync_directory(&self.directory)).map_err(|error| files::failed(&path, error))?;
+        self.open_again(name)
+    }
+
+    /// Takes one out of service; false when there was none. Requests that use it come to their end first: its store must be closed before another may
+    /// lie there.
+    fn close(&self, name: &str) -> Result<bool, Refusal> {
         let Some(served) = locked(&self.open).remove(name) else { return Ok(false) };
         let begin = Instant::now();
         while Arc::strong_count(&served) > 1 {
@@ -119,26 +167,44 @@ impl Collections {
             }
             thread::sleep(LOOK);
         }
-        drop(served);
-        let (path, gone) = (self.directory.join(name), self.directory.join(format!(".{name}{DELETED}")));
-        // First by one rename, so that a crash leaves all of it or none under its name.
-        let failed = |path: &Path| {
-            let path = path.to_path_buf();
-            move |error| Refusal::from(CollectionError::Io { path, error })
-        };
-        if let Err(error) = fs::rename(&path, &gone) {
-            if let Ok(again) = Collection::open(&path, &self.options) {
-                locked(&self.open).insert(name.to_string(), Arc::new(Served::new(again)));
-            }
-            return Err(failed(&path)(error));
-        }
-        fs::remove_dir_all(&gone).map_err(failed(&gone))?;
         Ok(true)
+    }
+
+    /// Removes the directory of one that is closed: first by one rename, so that a crash leaves all of it or none under its name.
+    fn put_away(&self, name: &str) -> Result<(), Refusal> {
+        let (path, gone) = (self.directory.join(name), self.directory.join(format!(".{name}{DELETED}")));
+        if let Err(error) = fs::rename(&path, &gone) {
+            // It serves on where it can.
+            let _ = self.open_again(name);
+            return Err(files::failed(&path, error));
+        }
+        fs::remove_dir_all(&gone).map_err(|error| files::failed(&gone, error))
+    }
+
+    fn open_again(&self, name: &str) -> Result<(), Refusal> {
+        let collection = Collection::open(self.directory.join(name), &self.options)?;
+        locked(&self.open).insert(name.to_string(), Arc::new(Served::new(collection, &self.options)));
+        Ok(())
     }
 }
 
+fn not_there(name: &str) -> Refusal {
+    Refusal::not_found(format!("Collection `{name}` doesn't exist!"))
+}
+
+/// What a crash left of recoveries: where the old collection had been put away the other takes its name, else it goes.
+fn finish_recoveries(directory: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix('.')?.strip_suffix(RECOVERED));
+        let Some(target) = name.filter(|name| files::is_name(name)).map(|name| directory.join(name)) else { continue };
+        if target.exists() { fs::remove_dir_all(&path)? } else { fs::rename(&path, &target)? }
+    }
+    Ok(())
+}
+
 impl Served {
-    fn new(collection: Collection) -> Served {
-        Served { collection, changing: RwLock::default() }
+    fn new(collection: Collection, options: &CollectionOptions) -> Served {
+        Served { collection, changing: RwLock::default(), rebuild: options.rebuild.clone() }
     }
 }

@@ -97,7 +97,7 @@ async fn answer(server: &Arc<Server>, request: Request<Incoming>) -> Response<Fu
         Err(refusal) => Err(refusal),
     };
     let (status, kind, bytes) = match outcome {
-        Ok(reply) => (StatusCode::OK, reply.kind, reply.bytes),
+        Ok(reply) => (reply.status, reply.kind, reply.bytes),
         Err(refusal) => (refusal.status, routes::JSON, refusal.body(start.elapsed().as_secs_f64()).to_string().into_bytes()),
     };
     server.metrics.answered(status.as_u16());

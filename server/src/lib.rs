@@ -3,17 +3,23 @@
 //! A request goes through: a bound on connections, time for its head and for every piece of its body, the key, the route, a bound on the body,
 //! a bound on what runs at once. What runs is the engine, which blocks, on threads of its own.
 
+mod aliases;
 mod collections;
+mod files;
 mod http;
+mod jobs;
 mod metrics;
 mod points;
 mod reply;
 mod routes;
+mod snapshots;
 
 use collections::Collections;
+use jobs::Jobs;
 use metrics::Metrics;
 use roxanne_core::ErrorClass;
 use roxanne_engine::collection::CollectionOptions;
+use snapshots::Snapshots;
 use std::{
     future::Future,
     io,
@@ -80,6 +86,8 @@ impl ServeError {
 /// What all requests share.
 struct Server {
     collections: Collections,
+    snapshots: Snapshots,
+    jobs: Arc<Jobs>,
     metrics: Metrics,
     api_key: Option<String>,
     /// Whether only this machine reaches it.
@@ -103,11 +111,14 @@ pub async fn serve(options: ServerOptions, ready: impl FnOnce(SocketAddr), stop:
     let failed = |error| ServeError::Bind { bind, error };
     let listener = tokio::net::TcpListener::bind(bind).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let collections = Collections::open(Path::new(&data), collection)?;
+    let data = Path::new(&data);
+    let collections = Collections::open(data, collection)?;
+    let (snapshots, jobs) = (Snapshots::new(data), Arc::new(Jobs::new(data)));
     let running = Arc::new(Semaphore::new(routes::MOST_AT_ONCE));
     let bodies = Arc::new(Semaphore::new(http::BODIES_KIB));
-    let server = Arc::new(Server { collections, metrics: Metrics::default(), api_key, is_local, running, bodies });
+    let server = Arc::new(Server { collections, snapshots, jobs, metrics: Metrics::default(), api_key, is_local, running, bodies });
     ready(address);
     http::run(&server, listener, stop).await;
+    server.jobs.stop();
     Ok(())
 }

@@ -41,6 +41,8 @@ impl From<CollectionError> for Refusal {
         let status = match (&error, error.class()) {
             (CollectionError::DeltaFull { .. }, _) => StatusCode::TOO_MANY_REQUESTS,
             (CollectionError::KeyExists { .. } | CollectionError::Exists { .. }, _) => StatusCode::CONFLICT,
+            (CollectionError::NoPrevious { .. } | CollectionError::Rejected { .. }, _) => StatusCode::CONFLICT,
+            (CollectionError::Snapshot { .. }, _) => StatusCode::UNPROCESSABLE_ENTITY,
             (_, ErrorClass::Usage | ErrorClass::BadInput) => StatusCode::BAD_REQUEST,
             (_, ErrorClass::Busy) => StatusCode::SERVICE_UNAVAILABLE,
             (_, ErrorClass::Budget) => StatusCode::INSUFFICIENT_STORAGE,
@@ -51,6 +53,12 @@ impl From<CollectionError> for Refusal {
             _ if status == StatusCode::INTERNAL_SERVER_ERROR => {
                 eprintln!("error: {error}");
                 "the collection failed; the server's log says how".to_string()
+            }
+            // Without the directory, which stands before the first colon.
+            CollectionError::Rejected { detail, .. } => format!("the index cannot become the base: {detail}"),
+            CollectionError::Snapshot { detail, .. } => format!("a snapshot that cannot be restored: {detail}"),
+            CollectionError::NoPrevious { .. } => {
+                "the base before the last promotion is not kept; there is nothing to go back to".to_string()
             }
             _ => error.to_string(),
         };

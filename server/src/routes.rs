@@ -10,7 +10,11 @@ use hyper::{Method, StatusCode, Uri};
 use roxanne_core::{element::ElementType, metric::Metric};
 use roxanne_engine::collection::{CollectionConfig, KeyKind};
 use serde_json::{Value, json};
-use std::{future::Future, sync::Arc, time::Instant};
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::OwnedSemaphorePermit;
 
 pub(crate) const JSON: &str = "application/json";
@@ -24,6 +28,7 @@ pub(crate) const MOST_AT_ONCE: usize = 128;
 
 /// What goes back.
 pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
     pub(crate) kind: &'static str,
     pub(crate) bytes: Vec<u8>,
 }
@@ -40,14 +45,14 @@ where
     F: Future<Output = Result<(Vec<u8>, OwnedSemaphorePermit), Refusal>>,
 {
     let segments: Vec<&str> = uri.path().split('/').filter(|segment| !segment.is_empty()).collect();
-    let text = |text: String| Ok(Reply { kind: TEXT, bytes: text.into_bytes() });
+    let text = |text: String| Ok(Reply { status: StatusCode::OK, kind: TEXT, bytes: text.into_bytes() });
     if matches!(*method, Method::GET | Method::HEAD) {
         match segments[..] {
             ["healthz" | "livez" | "readyz"] => return text("healthz check passed".to_string()),
             ["metrics"] => return text(server.metrics.text(&server.collections.stats())),
             [] => {
                 let about = json!({"title": "roxanne", "version": DIALECT, "roxanne_version": env!("CARGO_PKG_VERSION")});
-                return Ok(Reply { kind: JSON, bytes: about.to_string().into_bytes() });
+                return Ok(Reply { status: StatusCode::OK, kind: JSON, bytes: about.to_string().into_bytes() });
             }
             _ => {}
         }
@@ -58,7 +63,7 @@ where
     };
     let busy = |_| Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too much runs at once; try again");
     let permit = Arc::clone(&server.running).try_acquire_owned().map_err(busy)?;
-    let (server, method) = (Arc::clone(server), method.clone());
+    let (server, method, query) = (Arc::clone(server), method.clone(), uri.query().map(str::to_string));
     let segments =
         segments.into_iter().map(decoded).collect::<Option<Vec<String>>>().ok_or_else(|| Refusal::bad("a path that is not UTF-8"))?;
     // The engine blocks.
@@ -69,8 +74,11 @@ where
             bytes => serde_json::from_slice(bytes).map_err(|error| Refusal::bad(format!("Format error in JSON body: {error}")))?,
         };
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-        let value = route(&server, &method, &segments, &body)?;
-        Ok(Reply { kind: JSON, bytes: result(value, start.elapsed().as_secs_f64()).to_string().into_bytes() })
+        let (status, value) = match segments[..] {
+            ["v1", ref rest @ ..] => own(&server, &method, rest, query.as_deref(), &body)?,
+            _ => (StatusCode::OK, route(&server, &method, &segments, &body)?),
+        };
+        Ok(Reply { status, kind: JSON, bytes: result(value, start.elapsed().as_secs_f64()).to_string().into_bytes() })
     });
     work.await.unwrap_or_else(|_| Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "it failed; the server's log says how")))
 }
@@ -103,7 +111,9 @@ fn route(server: &Server, method: &Method, segments: &[&str], body: &Value) -> R
             let names: Vec<Value> = all.names().into_iter().map(|name| json!({"name": name})).collect();
             Ok(json!({"collections": names}))
         }
-        ("GET", ["aliases"]) | ("GET", ["collections", _, "aliases"]) => Ok(json!({"aliases": []})),
+        ("GET", ["aliases"]) => Ok(all.aliases.shown(None)),
+        ("GET", ["collections", name, "aliases"]) => Ok(all.aliases.shown(Some(name))),
+        ("POST", ["collections", "aliases"]) => all.aliases.change(body, &|name| all.is_there(name)).map(|()| json!(true)),
         ("GET", ["cluster"]) => Ok(json!({"status": "disabled"})),
         ("GET", ["collections", name]) => Ok(info(&*all.get(name)?)),
         ("GET", ["collections", name, "exists"]) => Ok(json!({"exists": all.find(name).is_some()})),
@@ -114,13 +124,53 @@ fn route(server: &Server, method: &Method, segments: &[&str], body: &Value) -> R
             Ok(points::done(all.get(name)?.collection.stats().sequence))
         }
         (_, ["collections", name, "points", rest @ ..]) => on_points(server, &*all.get(name)?, method, rest, body),
-        (_, ["collections", "aliases"]) => Err(Refusal::not_there("aliases")),
-        (_, ["collections", _, "snapshots", ..] | ["snapshots", ..]) => Err(Refusal::not_there("snapshots over HTTP")),
+        ("GET", ["collections", name, "snapshots"]) => server.snapshots.list(&all.own_name(name)?),
+        ("POST", ["collections", name, "snapshots"]) => server.snapshots.create(&all.own_name(name)?, &*all.get(name)?),
+        ("PUT", ["collections", name, "snapshots", "recover"]) => server.snapshots.recover(all, name, body),
+        ("DELETE", ["collections", name, "snapshots", snapshot]) => server.snapshots.remove(name, snapshot),
+        (_, ["collections", _, "snapshots", ..] | ["snapshots", ..]) => {
+            Err(Refusal::not_there("snapshots as files, or of all collections"))
+        }
         (_, ["collections", _, ..] | ["cluster", ..] | ["telemetry" | "locks" | "issues", ..]) => {
             Err(Refusal::not_there(&format!("{method} /{}", segments.join("/"))))
         }
         _ => Err(Refusal::not_found(format!("{method} /{}", segments.join("/")))),
     }
+}
+
+/// What Qdrant has not: bases of collections, and jobs.
+fn own(server: &Server, method: &Method, segments: &[&str], query: Option<&str>, body: &Value) -> Result<(StatusCode, Value), Refusal> {
+    let (all, jobs) = (&server.collections, &server.jobs);
+    let method = if method == Method::HEAD { "GET" } else { method.as_str() };
+    let begun = |job: Result<Value, Refusal>| job.map(|job| (StatusCode::ACCEPTED, job));
+    let done = |value: Result<Value, Refusal>| value.map(|value| (StatusCode::OK, value));
+    match (method, segments) {
+        ("GET", ["collections", name]) => done(base_of(&*all.get(name)?)),
+        ("POST", ["collections", name, "promote"]) => begun(jobs.promote(&all.own_name(name)?, all.get(name)?, body)),
+        ("POST", ["collections", name, "rollback"]) => begun(jobs.rollback(&all.own_name(name)?, all.get(name)?)),
+        ("POST", ["collections", name, "rebuild"]) => begun(jobs.rebuild(&all.own_name(name)?, all.get(name)?)),
+        ("DELETE", ["collections", name, "previous"]) => {
+            all.get(name)?.collection.forget_previous()?;
+            done(Ok(json!(true)))
+        }
+        ("GET", ["jobs"]) => done(Ok(jobs.shown())),
+        ("GET", ["jobs", id]) => {
+            let wait = query.and_then(|query| query.split('&').find_map(|part| part.strip_prefix("wait=")));
+            let seconds = wait.map_or(Ok(0), str::parse).map_err(|_| Refusal::bad("wait: a number of seconds is expected"))?;
+            done(jobs.get(id, Duration::from_secs(seconds)))
+        }
+        ("DELETE", ["jobs", id]) => done(jobs.cancel(id)),
+        _ => Err(Refusal::not_found(format!("{method} /v1/{}", segments.join("/")))),
+    }
+}
+
+/// The base of a collection, and the one before.
+fn base_of(served: &Served) -> Result<Value, Refusal> {
+    let (stats, previous) = (served.collection.stats(), served.collection.previous()?);
+    Ok(json!({
+        "points": stats.points, "sequence": stats.sequence, "base_points": stats.base_points,
+        "in_memory": stats.delta_points - stats.delta_dead, "previous": previous.map(|sequence| json!({"sequence": sequence})),
+    }))
 }
 
 fn on_points(server: &Server, served: &Served, method: &str, rest: &[&str], body: &Value) -> Result<Value, Refusal> {

@@ -97,9 +97,32 @@ def changes(client, name):
     assert client.count("docs", count_filter=named).count == 2
 
 
+def aliases(client):
+    make = models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name="docs", alias_name="live"))
+    assert client.update_collection_aliases(change_aliases_operations=[make])
+    assert [(a.alias_name, a.collection_name) for a in client.get_aliases().aliases] == [("live", "docs")]
+    assert client.count("live").count == client.count("docs").count
+    rename = models.RenameAliasOperation(rename_alias=models.RenameAlias(old_alias_name="live", new_alias_name="now"))
+    client.update_collection_aliases(change_aliases_operations=[rename])
+    assert [a.alias_name for a in client.get_collection_aliases("docs").aliases] == ["now"] and not client.collection_exists("live")
+    remove = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name="now"))
+    client.update_collection_aliases(change_aliases_operations=[remove])
+    assert client.get_aliases().aliases == []
+
+
+def snapshots(client):
+    before = client.count("docs").count
+    made = client.create_snapshot("docs")
+    assert [snapshot.name for snapshot in client.list_snapshots("docs")] == [made.name] and made.size > 0
+    client.delete("docs", points_selector=[1])
+    assert client.count("docs").count == before - 1
+    assert client.recover_snapshot("docs", location=f"file:///snapshots/docs/{made.name}")
+    assert client.count("docs").count == before and client.retrieve("docs", [1])[0].id == 1
+    assert client.delete_snapshot("docs", made.name) and client.list_snapshots("docs") == []
+
+
 def what_is_not_there(client):
     for ask in [
-        lambda: client.create_snapshot("docs"),
         lambda: client.query_points("docs", query=[1, 0, 0, 0], using="text"),
         lambda: client.create_collection("many", vectors_config={"a": models.VectorParams(size=2, distance=models.Distance.DOT)}),
     ]:
@@ -121,12 +144,14 @@ def main(roxanne):
                 name = writes(client)
                 searches(client, name)
                 changes(client, name)
+                aliases(client)
+                snapshots(client)
                 what_is_not_there(client)
                 assert client.delete_collection("docs") and not client.collection_exists("docs")
             finally:
                 server.terminate()
                 assert server.wait(30) == 0, server.returncode
-    print("qdrant-client: collections, upserts, queries, filters, scroll, payloads, deletes as they should be")
+    print("qdrant-client: collections, upserts, queries, filters, scroll, payloads, deletes, aliases, snapshots as they should be")
 
 
 main(sys.argv[1])

@@ -320,7 +320,10 @@ pub(crate) fn info(directory: &Path, as_json: bool, out: &mut dyn Write) -> Resu
             let [slots, dead, free] = [stats.base_points, stats.base_dead - stats.base_free, stats.base_free].map(text::count);
             format!("{slots} slots, {dead} of dead vectors, {free} free")
         }),
-        ("base before", previous.map_or("not kept".to_string(), |batch| format!("kept, of batch {}; `rollback` brings it back", text::count(batch)))),
+        (
+            "base before",
+            previous.map_or("not kept".to_string(), |batch| format!("kept, of batch {}; `rollback` brings it back", text::count(batch))),
+        ),
         ("in memory", format!("{} vectors, {}", text::count(stats.delta_points), text::bytes(stats.delta_bytes))),
     ];
     Ok(text::pairs(out, &lines)?)

@@ -345,7 +345,8 @@ impl Inner {
         }
         let mut writer = locked(&self.writer);
         writer.check(&self.path)?;
-        let fates = self.store.merge(plan, &pages_of(images), base.info.generation).inspect_err(|error| writer.poison(error.to_string()))?;
+        let fates =
+            self.store.merge(plan, &pages_of(images), base.info.generation).inspect_err(|error| writer.poison(error.to_string()))?;
         disk.committed();
         (writer.base_n, writer.merged) = (round.n, plan.epoch);
         for (insert, fate) in round.inserts.iter().zip(fates) {

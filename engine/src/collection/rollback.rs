@@ -50,9 +50,8 @@ impl Collection {
         let replaced = writer.base.as_ref().map(name_of).unwrap_or_default();
         store.put_back(&mut batch, &before, &replaced)?;
 
-        let key_of = |key: &[u8]| {
-            PointKey::from_bytes(inner.config.keys, key).ok_or_else(|| store.damaged(format!("a key of {} bytes", key.len())))
-        };
+        let key_of =
+            |key: &[u8]| PointKey::from_bytes(inner.config.keys, key).ok_or_else(|| store.damaged(format!("a key of {} bytes", key.len())));
         let node_then = |bytes: &[u8], key: &PointKey| -> Result<u32, CollectionError> {
             Ok(match store.node_before(bytes)? {
                 Some(node) => node,

@@ -4,7 +4,10 @@
 //! nothing but, of texts, the names. A page that fails its checksum loses its points, and no others; which those were is told, as far as the keys' file or
 //! the store can say. Nothing is changed: what is read goes into another collection.
 
-use super::{CollectionConfig, CollectionError, CollectionOptions, KeyKind, Point, PointKey, processes, redo, store::{MERGED_TEXT, NO_NODE, Store}};
+use super::{
+    CollectionConfig, CollectionError, CollectionOptions, KeyKind, Point, PointKey, processes, redo,
+    store::{MERGED_TEXT, NO_NODE, Store},
+};
 use crate::{
     OpenError,
     base::{open_blob, shape},
@@ -83,14 +86,12 @@ impl Salvage {
         if let Some((name, _)) = self.store.state()?.base {
             self.each_of_base(&self.path.join(name), &mut report, &mut show)?;
         }
-        self.store.each_vector(|key, _, row| {
-            match PointKey::from_bytes(self.config.keys, key).filter(|_| row.len() == row_bytes) {
-                Some(key) => {
-                    report.points += 1;
-                    show(key, row)
-                }
-                None => Err(self.store.damaged(format!("the vector of key {key:?} is {} bytes", row.len()))),
+        self.store.each_vector(|key, _, row| match PointKey::from_bytes(self.config.keys, key).filter(|_| row.len() == row_bytes) {
+            Some(key) => {
+                report.points += 1;
+                show(key, row)
             }
+            None => Err(self.store.damaged(format!("the vector of key {key:?} is {} bytes", row.len()))),
         })?;
         Ok(report)
     }

@@ -23,10 +23,7 @@ pub(super) use before::Before;
 pub(super) use changes::{MergeDone, pages_of};
 pub(super) use merges::{Fate, MERGED_TEXT, SLOT_DEAD, SLOT_FREE, SLOT_GENERATION, next_use};
 
-use super::{
-    CollectionConfig, CollectionError, CollectionOptions, Durability, PointKey,
-    filter::Term,
-};
+use super::{CollectionConfig, CollectionError, CollectionOptions, Durability, PointKey, filter::Term};
 use changes::Parts;
 use merges::RUN;
 use rocksdb::{
@@ -117,7 +114,9 @@ pub(super) struct Moment<'a> {
 enum Of<'a> {
     Snapshot(rocksdb::Snapshot<'a>),
     /// Nothing changes while this is held.
-    Still { _guard: RwLockReadGuard<'a, ()> },
+    Still {
+        _guard: RwLockReadGuard<'a, ()>,
+    },
 }
 
 impl Moment<'_> {
@@ -172,7 +171,6 @@ impl Moment<'_> {
     pub(super) fn has_point(&self, key: &[u8]) -> Result<bool, CollectionError> {
         Ok(self.get(POINTS, key)?.is_some())
     }
-
 }
 
 /// Whether there is a store in `directory`.
@@ -214,7 +212,11 @@ impl Store {
     }
 
     /// Opens it; to follow one that another process writes where `log` names a directory for RocksDB's own log.
-    pub(super) fn open(directory: &Path, how: &CollectionOptions, log: Option<&Path>) -> Result<(Store, CollectionConfig), CollectionError> {
+    pub(super) fn open(
+        directory: &Path,
+        how: &CollectionOptions,
+        log: Option<&Path>,
+    ) -> Result<(Store, CollectionConfig), CollectionError> {
         let store = Store::open_with(directory, &options(how), how, log)?;
         let text = store.meta("config")?.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
         let Some(config) = CollectionConfig::from_text(&text) else {
@@ -229,7 +231,8 @@ impl Store {
 
     /// Where it stands.
     pub(super) fn state(&self) -> Result<State, CollectionError> {
-        let number = |name: &str| Ok::<_, CollectionError>(self.meta(name)?.and_then(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?))));
+        let number =
+            |name: &str| Ok::<_, CollectionError>(self.meta(name)?.and_then(|bytes| Some(u64::from_le_bytes(bytes.try_into().ok()?))));
         let base = match self.meta("base")? {
             None => None,
             Some(bytes) => Some(parse_base(bytes).ok_or_else(|| self.damaged("the name of its base is none".to_string()))?),
@@ -391,11 +394,7 @@ impl Store {
         self.view_by(key, &|family, key| self.db.get_cf(self.family(family), key).map_err(|error| self.failed(&error)))
     }
 
-    fn view_by(
-        &self,
-        key: &[u8],
-        read: &dyn Fn(&str, &[u8]) -> Result<Option<Vec<u8>>, CollectionError>,
-    ) -> Result<View, CollectionError> {
+    fn view_by(&self, key: &[u8], read: &dyn Fn(&str, &[u8]) -> Result<Option<Vec<u8>>, CollectionError>) -> Result<View, CollectionError> {
         let base = read(META, b"base")?.and_then(parse_base).map(|(name, _)| name);
         let payload = match read(POINTS, key)? {
             None => None,

@@ -45,7 +45,11 @@ fn a_reader_sees_what_was_written_merged_and_promoted() {
             reader.catch_up().unwrap();
             kind.holds(&reader, &model, &format!("{told}, merged"));
             let (ours, theirs) = (collection.stats(), reader.stats());
-            assert_eq!((ours.base_points, ours.base_free, ours.base_dead), (theirs.base_points, theirs.base_free, theirs.base_dead), "{told}");
+            assert_eq!(
+                (ours.base_points, ours.base_free, ours.base_dead),
+                (theirs.base_points, theirs.base_free, theirs.base_dead),
+                "{told}"
+            );
             if turn == 5 {
                 kind.rebase(&collection, &path, 700);
                 collection.write(step(&kind, &mut model, turn + 200, (2..420).step_by(9))).unwrap();
@@ -97,7 +101,11 @@ fn searches_of_a_reader_find_points_and_nothing_else_while_another_writes_and_me
                         assert!(seen.insert(key, hit.distance).is_none(), "key {key} twice");
                         // It is the vector of a turn that it may be of: none that was replaced before the search began.
                         let distance = |turn: u64| -> f32 { vector_of(key, turn).iter().zip(&query).map(|(a, b)| (a - b) * (a - b)).sum() };
-                        assert!((before..=after).any(|turn| distance(turn) == hit.distance), "key {key} at {} of turns {before} to {after}", hit.distance);
+                        assert!(
+                            (before..=after).any(|turn| distance(turn) == hit.distance),
+                            "key {key} at {} of turns {before} to {after}",
+                            hit.distance
+                        );
                     }
                     // Of every turn the third part is deleted, another in each.
                     assert!(seen.len() as u64 >= KEYS / 3 && seen.len() as u64 <= KEYS, "{} found", seen.len());
@@ -107,7 +115,8 @@ fn searches_of_a_reader_find_points_and_nothing_else_while_another_writes_and_me
         }
         for turn in 1..=25u64 {
             begun.store(turn, Ordering::SeqCst);
-            let changes = (0..KEYS).map(|key| if (key + turn).is_multiple_of(3) { delete(key) } else { upsert(key, &vector_of(key, turn)) });
+            let changes =
+                (0..KEYS).map(|key| if (key + turn).is_multiple_of(3) { delete(key) } else { upsert(key, &vector_of(key, turn)) });
             collection.write(changes.collect()).unwrap();
             acked.store(turn, Ordering::SeqCst);
             collection.merge(&MergeLimits { inserts: 200, removals: 300, threads: 1 }).unwrap();

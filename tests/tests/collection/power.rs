@@ -410,7 +410,9 @@ const BUGS: [Bug; 12] = [
     }),
     ("pages land beside their places", |events| {
         let moved = |event: &Event| match event {
-            Event::Write(path, at, bytes) if path.ends_with("graph.rx") && *at >= 8192 => Event::Write(path.clone(), at + 4096, bytes.clone()),
+            Event::Write(path, at, bytes) if path.ends_with("graph.rx") && *at >= 8192 => {
+                Event::Write(path.clone(), at + 4096, bytes.clone())
+            }
             other => other.clone(),
         };
         events.iter().map(moved).collect()

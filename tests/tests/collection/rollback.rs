@@ -69,7 +69,10 @@ fn history(seed: u64, kind: Kind, opened_again: bool) {
         }
         if opened_again && draw(2) == 0 {
             // What it was opened with is closed first.
-            *collection = { drop(std::mem::replace(collection, numbers(&path.with_extension(told.replace(' ', "-")), 2))); reopen(&path, &FAST()) };
+            *collection = {
+                drop(std::mem::replace(collection, numbers(&path.with_extension(told.replace(' ', "-")), 2)));
+                reopen(&path, &FAST())
+            };
         }
         kind.holds(collection, model, told);
     };

@@ -49,7 +49,8 @@ fn damage_costs_the_points_of_its_pages_and_no_others() {
         let (report, found) = read(&path);
         assert_eq!(report.damage.len(), 3, "{report:?}");
         assert!(report.damage[1].contains("page 3") && report.damage[1].contains("graph.rx"), "{report:?}");
-        let lost: Model = model.iter().filter(|(key, _)| !found.contains_key(key)).map(|(key, vector)| (key.clone(), vector.clone())).collect();
+        let lost: Model =
+            model.iter().filter(|(key, _)| !found.contains_key(key)).map(|(key, vector)| (key.clone(), vector.clone())).collect();
         assert!(!lost.is_empty() && lost.keys().eq(report.lost.iter()), "{report:?}");
         assert!(found.iter().all(|(key, vector)| model.get(key) == Some(vector)) && report.lost_unnamed == 0);
         fs::write(&graph, whole).unwrap();

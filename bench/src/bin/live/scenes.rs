@@ -11,7 +11,9 @@ use roxanne_core::{
 };
 use roxanne_engine::{
     OpenOptions, SearchParams,
-    collection::{Change, Collection, CollectionConfig, CollectionOptions, Durability, Filter, KeyKind, MergeLimits, Point, PointKey, Previous},
+    collection::{
+        Change, Collection, CollectionConfig, CollectionOptions, Durability, Filter, KeyKind, MergeLimits, Point, PointKey, Previous,
+    },
 };
 use serde_json::{Value, json};
 use std::{

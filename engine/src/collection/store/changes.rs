@@ -56,7 +56,8 @@ impl Store {
         let Some(value) = value else { return Ok(None) };
         let (mut keys, mut rest) = (Vec::new(), value.as_slice());
         while !rest.is_empty() {
-            let split = rest.split_first_chunk::<4>().and_then(|(length, rest)| rest.split_at_checked(u32::from_le_bytes(*length) as usize));
+            let split =
+                rest.split_first_chunk::<4>().and_then(|(length, rest)| rest.split_at_checked(u32::from_le_bytes(*length) as usize));
             let Some((key, after)) = split else { return Err(self.damaged(format!("the keys of batch {sequence} are cut off"))) };
             keys.push(key.to_vec());
             rest = after;
