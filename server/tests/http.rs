@@ -203,8 +203,25 @@ fn what_makes_no_sense_is_told() {
         ("POST", "/collections/c/points/recommend", json!({}), 501, "docs/HTTP.md"),
         ("POST", "/collections/c/points/payload/delete", json!({"keys": ["a.b"], "points": [1]}), 501, "within a payload"),
         ("POST", "/collections/c/points/search", json!({"vector": {"name": "text", "vector": [1.0, 1.0]}}), 501, "a name"),
-        ("POST", "/collections/c/snapshots", json!({}), 501, "snapshots"),
-        ("POST", "/collections/aliases", json!({}), 501, "aliases"),
+        ("GET", "/collections/c/snapshots/one", Value::Null, 501, "snapshots as files"),
+        ("PUT", "/collections/c/snapshots/recover", json!({"location": "https://other/one"}), 501, "another server"),
+        ("PUT", "/collections/c/snapshots/recover", json!({"location": "file:///../.."}), 404, "doesn't exist"),
+        ("DELETE", "/collections/c/snapshots/..", Value::Null, 404, "doesn't exist"),
+        ("POST", "/collections/aliases", json!({}), 400, "actions"),
+        ("POST", "/collections/aliases", json!({"actions": [{"create_alias": {"collection_name": "no", "alias_name": "a"}}]}), 404, "`no`"),
+        ("POST", "/collections/aliases", json!({"actions": [{"create_alias": {"collection_name": "c", "alias_name": "c"}}]}), 400, "same name"),
+        ("POST", "/collections/aliases", json!({"actions": [{"create_alias": {"collection_name": "c", "alias_name": "a/b"}}]}), 400, "a name is"),
+        ("POST", "/collections/aliases", json!({"actions": [{"delete_alias": {"alias_name": "a"}}]}), 404, "Alias a"),
+        ("POST", "/collections/aliases", json!({"actions": [{"drop": {}}]}), 400, "actions[0]"),
+        ("POST", "/v1/collections/c/promote", json!({"index": "../x", "sequence": 0}), 400, "index"),
+        ("POST", "/v1/collections/c/promote", json!({"index": "x"}), 400, "sequence"),
+        ("POST", "/v1/collections/c/promote", json!({"index": "x", "sequence": 0}), 404, "incoming"),
+        ("POST", "/v1/collections/c/rollback", json!({}), 409, "nothing to go back to"),
+        ("POST", "/v1/collections/c/rebuild", json!({}), 501, "building"),
+        ("GET", "/v1/jobs/7", Value::Null, 404, "job 7"),
+        ("GET", "/v1/jobs/x", Value::Null, 400, "number of a job"),
+        ("DELETE", "/v1/jobs/1", Value::Null, 404, "job 1"),
+        ("GET", "/v1/nowhere", Value::Null, 404, "/v1/nowhere"),
         ("POST", "/collections/none/points/search", json!({"vector": [1.0]}), 404, "`none` doesn't exist"),
         ("GET", "/nowhere", Value::Null, 404, "GET /nowhere"),
     ] {
@@ -259,5 +276,46 @@ fn who_may_not_ask_is_not_answered() {
     // A page somewhere whose name was made to lead here, and one that asks across.
     assert!(asked("evil.example", "").starts_with("HTTP/1.1 403"));
     assert!(asked("localhost", "origin: http://evil.example\r\n").starts_with("HTTP/1.1 403"));
+    server.end();
+}
+
+#[test]
+fn aliases_and_copies_outlive_the_server() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(options(data.path(), None));
+    for name in ["c", "d"] {
+        server.well("PUT", &format!("/collections/{name}"), json!({"vectors": {"size": 2, "distance": "Euclid"}}));
+        server.well("PUT", &format!("/collections/{name}/points"), json!({"points": [{"id": 1, "vector": [1.0, 2.0]}]}));
+    }
+    let alias = |name: &str, of: &str| json!({"create_alias": {"collection_name": of, "alias_name": name}});
+    server.well("POST", "/collections/aliases", json!({"actions": [alias("a", "c"), alias("b", "d")]}));
+    // All of a request or nothing.
+    server.refused("POST", "/collections/aliases", json!({"actions": [alias("a", "d"), alias("e", "none")]}), 404, "`none`");
+    server.refused("PUT", "/collections/a", json!({"vectors": {"size": 2, "distance": "Dot"}}), 409, "already exists");
+    let name = server.well("POST", "/collections/a/snapshots", json!({}))["name"].as_str().unwrap().to_string();
+    server.well("PUT", "/collections/a/points", json!({"points": [{"id": 2, "vector": [3.0, 4.0]}]}));
+    assert_eq!(server.well("POST", "/collections/c/points/count", json!({}))["count"], json!(2));
+    server.end();
+    // What crashes leave of recoveries: one that had begun, one that had put the old away.
+    let at = |name: &str| data.path().join("collections").join(name);
+    std::fs::create_dir(at(".c.recovered")).unwrap();
+    std::fs::rename(at("d"), at(".d.recovered")).unwrap();
+
+    let server = Server::start(options(data.path(), None));
+    assert!(!at(".c.recovered").exists());
+    assert_eq!(server.well("POST", "/collections/a/points/count", json!({}))["count"], json!(2));
+    assert_eq!(server.well("POST", "/collections/b/points/count", json!({}))["count"], json!(1));
+    assert_eq!(server.well("GET", "/collections/c/snapshots", Value::Null)[0]["name"], json!(name));
+    // Over the one that is there, and into one that is not.
+    server.well("PUT", "/collections/c/snapshots/recover", json!({"location": name}));
+    assert_eq!(server.well("POST", "/collections/c/points/count", json!({}))["count"], json!(1));
+    let copy = data.path().join("snapshots/c").join(&name);
+    std::fs::write(copy.join("READERS"), "x").unwrap();
+    server.refused("PUT", "/collections/c/snapshots/recover", json!({"location": name}), 422, "cannot be restored");
+    assert_eq!(server.well("POST", "/collections/c/points/count", json!({}))["count"], json!(1));
+    server.well("DELETE", &format!("/collections/c/snapshots/{name}"), Value::Null);
+    assert_eq!(server.well("GET", "/collections/c/snapshots", Value::Null), json!([]));
+    server.well("DELETE", "/collections/c", Value::Null);
+    assert_eq!(server.well("GET", "/aliases", Value::Null)["aliases"].as_array().unwrap().len(), 1);
     server.end();
 }
