@@ -68,6 +68,10 @@ test: setup check-kernels clients
 	$(call step,clients of others)
 	@'$(CLIENTS)/bin/python' tests/clients/qdrant.py "$$CARGO_TARGET_DIR/debug/roxanne"
 	@'$(CLIENTS)/bin/python' tests/clients/nightly.py "$$CARGO_TARGET_DIR/debug/roxanne"
+	$(call step,python)
+	@cd python && VIRTUAL_ENV='$(CLIENTS)' '$(CLIENTS)/bin/maturin' develop --profile dev --locked --quiet
+	@'$(CLIENTS)/bin/python' -m pytest -q python/tests
+	@cd python && '$(CLIENTS)/bin/python' -m mypy.stubtest roxanne._native --allowlist stubtest.allow && '$(CLIENTS)/bin/python' -m mypy --strict roxanne
 	$(call step,tests)
 	@cargo nextest run --locked --workspace
 

@@ -35,7 +35,7 @@ pub mod filter {
     pub use roxanne_engine::collection::{Condition, Filter, Range, Values};
 }
 
-pub use roxanne_builder::{BuildError, BuildParams, Builder, Observer, Phase, Plan, Report};
+pub use roxanne_builder::{BuildError, BuildParams, Builder, Device, Observer, Phase, Plan, Report, Silent};
 pub use roxanne_core::{
     Budget, ErrorClass,
     dataset::{Dataset, DatasetError, DatasetWriter},

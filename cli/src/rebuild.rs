@@ -17,7 +17,7 @@ use roxanne_core::{
     format::keys::KeyList,
     id::MAX_NODES,
 };
-use roxanne_engine::collection::{Collection, CollectionError, CollectionOptions, KeyKind, PointKey, Previous};
+use roxanne_engine::collection::{Collection, CollectionError, CollectionOptions, KeyKind, PointKey};
 use std::{
     fs, io,
     path::PathBuf,
@@ -118,6 +118,7 @@ pub fn rebuild(collection: &Collection, how: &Rebuild) -> Result<Report, Rebuild
         let mut writer = DatasetWriter::create(&rows, element, dim)?;
         let (mut numbers, mut names) = (Vec::new(), Vec::new());
         let mut failed = None;
+        let of = collection.base_generation();
         let sequence = collection.export(|key, row| {
             if how.stop.load(Relaxed) {
                 let error = io::ErrorKind::Interrupted.into();
@@ -145,7 +146,7 @@ pub fn rebuild(collection: &Collection, how: &Rebuild) -> Result<Report, Rebuild
             .observer(Arc::clone(&how.observer))
             .stop(Arc::clone(&how.stop))
             .build(&index)?;
-        collection.promote(&index, sequence, Previous::Remove)?;
+        collection.replace(&index, sequence, of)?;
         Ok(report)
     };
     let outcome = build();

@@ -56,7 +56,7 @@ use keeper::Keeper;
 use keys::node_of;
 pub use merge::{MergeLimits, MergeReport};
 use pins::Pins;
-use processes::{Follower, Seen};
+use processes::Follower;
 use roxanne_core::{
     distance::DistanceFn,
     neighbor::Distance,
@@ -306,12 +306,12 @@ impl Collection {
             follower,
             _lock: None,
         };
-        let writer = inner.load(inner.store.state()?)?;
+        let writer = inner.load_latest()?;
         inner.publish(&writer);
         inner.writer = Mutex::new(writer);
         // Mergers wait for those that follow only for what they may look at.
         inner._lock = lock.filter(|_| inner.follower.is_none());
-        inner.say_what_is_seen(&mut Seen::default())?;
+        inner.say_what_is_seen()?;
         let inner = Arc::new(inner);
         keeper::start(&inner).map_err(io(path))?;
         Ok(Collection { inner: Arc::new(Handle { inner, owns: true }) })
@@ -444,8 +444,9 @@ impl Collection {
             // The store may be a moment ahead, with another base; then the snapshot is about to follow.
             if base != snapshot.base.as_ref().map(publish::name_of) {
                 drop(locked(&inner.writer));
-                if inner.options.read_only && inner.follower.is_none() {
-                    return Err(inner.store.damaged("its base was replaced; open it again".to_string()));
+                attempts += 1;
+                if attempts > MOST_LOOKS || (inner.options.read_only && inner.follower.is_none()) {
+                    return Err(inner.is_behind());
                 }
                 continue;
             }
@@ -522,7 +523,7 @@ impl Inner {
         let (base, base_sequence, merged) = match base {
             None => (None, 0, 0),
             Some((name, sequence)) => {
-                let merged = merge::recover(&path.join(&name), store, merged, &*options.disk, options.read_only)?;
+                let merged = merge::recover(path, &name, store, merged, &*options.disk, options.read_only)?;
                 let base = Index::open_with(path.join(&name), &options.base)?;
                 publish::check_base(&base, config, &name).map_err(|detail| store.damaged(detail))?;
                 if !options.read_only {

@@ -88,7 +88,11 @@ impl Collections {
     /// The collection of this name, or of which it is an alias.
     pub(crate) fn find(&self, name: &str) -> Option<Arc<Served>> {
         let found = locked(&self.open).get(name).cloned();
-        found.or_else(|| locked(&self.open).get(&self.aliases.find(name)?).cloned())
+        found.or_else(|| {
+            // One lock at a time: who changes aliases asks for collections meanwhile.
+            let own = self.aliases.find(name)?;
+            locked(&self.open).get(&own).cloned()
+        })
     }
 
     /// The collection's own name, where `name` is one or an alias of it.
@@ -127,12 +131,14 @@ impl Collections {
     /// Removes one, and its aliases; false when there was none.
     pub(crate) fn remove(&self, name: &str) -> Result<bool, Refusal> {
         let _one_at_a_time = locked(&self.changing);
-        if !self.close(name)? {
-            return Ok(false);
+        let there = self.close(name)?;
+        // What a recovery left that failed must not come back in its place.
+        remove(&self.directory.join(format!(".{name}{RECOVERED}")))?;
+        if there {
+            self.put_away(name)?;
         }
-        self.put_away(name)?;
         self.aliases.forget(name)?;
-        Ok(true)
+        Ok(there)
     }
 
     /// Makes a collection of a snapshot, in the place of the one that is there.
@@ -142,13 +148,16 @@ impl Collections {
             return Err(Refusal::bad(format!("{name} is an alias")));
         }
         let (path, fresh) = (self.directory.join(name), self.directory.join(format!(".{name}{RECOVERED}")));
-        match fs::remove_dir_all(&fresh) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(files::failed(&fresh, error)),
-            _ => {}
-        }
-        Collection::restore(snapshot, &fresh)?;
-        // What is there serves until all of the other is on the disk; a crash between leaves the other to the next start.
-        if self.close(name)? {
+        remove(&fresh)?;
+        // What is there serves until all of the other is on the disk and was seen to open.
+        let prepare = || -> Result<bool, Refusal> {
+            Collection::restore(snapshot, &fresh)?;
+            drop(Collection::open(&fresh, &self.options)?);
+            self.close(name)
+        };
+        let there = prepare().inspect_err(|_| _ = remove(&fresh))?;
+        // A crash from here on leaves the other to the next start.
+        if there {
             self.put_away(name)?;
         }
         fs::rename(&fresh, &path).and_then(|()| files::sync_directory(&self.directory)).map_err(|error| files::failed(&path, error))?;
@@ -173,18 +182,29 @@ impl Collections {
     /// Removes the directory of one that is closed: first by one rename, so that a crash leaves all of it or none under its name.
     fn put_away(&self, name: &str) -> Result<(), Refusal> {
         let (path, gone) = (self.directory.join(name), self.directory.join(format!(".{name}{DELETED}")));
+        remove(&gone)?;
         if let Err(error) = fs::rename(&path, &gone) {
             // It serves on where it can.
             let _ = self.open_again(name);
             return Err(files::failed(&path, error));
         }
-        fs::remove_dir_all(&gone).map_err(|error| files::failed(&gone, error))
+        // What stays of it goes at the next start.
+        let _ = fs::remove_dir_all(&gone);
+        Ok(())
     }
 
     fn open_again(&self, name: &str) -> Result<(), Refusal> {
         let collection = Collection::open(self.directory.join(name), &self.options)?;
         locked(&self.open).insert(name.to_string(), Arc::new(Served::new(collection, &self.options)));
         Ok(())
+    }
+}
+
+/// Removes a directory, if it is there.
+fn remove(path: &Path) -> Result<(), Refusal> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(files::failed(path, error)),
+        _ => Ok(()),
     }
 }
 

@@ -23,6 +23,11 @@ pub(crate) fn failed(path: &Path, error: io::Error) -> Refusal {
     CollectionError::Io { path: path.to_path_buf(), error }.into()
 }
 
+/// A text without the place of the data directory `data`.
+pub(crate) fn without(text: &str, data: &str) -> String {
+    text.replace(data, "DATA")
+}
+
 /// Puts `bytes` into the file `path`, durably: after a loss of power it holds them, or what it held before.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let partial = path.with_extension("partial");
@@ -36,6 +41,11 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Brings the names in a directory to the device.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+/// This moment, as people write it.
+pub(crate) fn now() -> String {
+    utc(SystemTime::now())
 }
 
 /// A time as `2026-11-26T21:08:40`, in UTC.

@@ -1,6 +1,6 @@
 //! Connections: how many, how long they may take, and who may ask.
 
-use crate::{Server, reply::Refusal, routes};
+use crate::{Server, files, reply::Refusal, routes};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
@@ -98,7 +98,10 @@ async fn answer(server: &Arc<Server>, request: Request<Incoming>) -> Response<Fu
     };
     let (status, kind, bytes) = match outcome {
         Ok(reply) => (reply.status, reply.kind, reply.bytes),
-        Err(refusal) => (refusal.status, routes::JSON, refusal.body(start.elapsed().as_secs_f64()).to_string().into_bytes()),
+        Err(Refusal { status, detail }) => {
+            let refusal = Refusal { status, detail: files::without(&detail, &server.data) };
+            (status, routes::JSON, refusal.body(start.elapsed().as_secs_f64()).to_string().into_bytes())
+        }
     };
     server.metrics.answered(status.as_u16());
     let mut response = Response::new(Full::new(if head.method == Method::HEAD { Bytes::new() } else { bytes.into() }));

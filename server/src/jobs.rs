@@ -13,7 +13,7 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 /// Where indexes lie that shall become the base of a collection, within the data directory.
@@ -43,7 +43,7 @@ enum State {
 struct Job {
     kind: &'static str,
     collection: String,
-    begun: SystemTime,
+    begun: String,
     start: Instant,
     ended: Option<Duration>,
     state: State,
@@ -56,7 +56,17 @@ struct All {
     last: u64,
 }
 
+impl All {
+    fn none_of(&self, name: &str) -> Result<(), Refusal> {
+        match self.jobs.iter().find(|(_, job)| job.collection == name && job.ended.is_none()) {
+            Some((id, job)) => Err(Refusal::new(StatusCode::CONFLICT, format!("job {id} ({}) of this collection is at work", job.kind))),
+            None => Ok(()),
+        }
+    }
+}
+
 pub(crate) struct Jobs {
+    data: String,
     incoming: PathBuf,
     all: Mutex<All>,
     ended: Condvar,
@@ -64,7 +74,7 @@ pub(crate) struct Jobs {
 
 impl Jobs {
     pub(crate) fn new(data: &Path) -> Jobs {
-        Jobs { incoming: data.join(INCOMING), all: Mutex::default(), ended: Condvar::new() }
+        Jobs { data: data.display().to_string(), incoming: data.join(INCOMING), all: Mutex::default(), ended: Condvar::new() }
     }
 
     fn locked(&self) -> MutexGuard<'_, All> {
@@ -111,18 +121,21 @@ impl Jobs {
         self.begin("rebuild", name, served, Work::Rebuild)
     }
 
+    /// Refuses where a job of this collection is at work.
+    pub(crate) fn none_of(&self, name: &str) -> Result<(), Refusal> {
+        self.locked().none_of(name)
+    }
+
     fn begin(self: &Arc<Self>, kind: &'static str, name: &str, served: Arc<Served>, work: Work) -> Result<Value, Refusal> {
         let mut all = self.locked();
-        if let Some((id, job)) = all.jobs.iter().find(|(_, job)| job.collection == name && job.ended.is_none()) {
-            return Err(Refusal::new(StatusCode::CONFLICT, format!("job {id} ({}) of this collection is at work", job.kind)));
-        }
+        all.none_of(name)?;
         while all.jobs.len() >= REMEMBERED {
             let Some(old) = all.jobs.iter().find(|(_, job)| job.ended.is_some()).map(|(id, _)| *id) else { break };
             all.jobs.remove(&old);
         }
         all.last += 1;
         let (id, stop) = (all.last, Arc::new(AtomicBool::new(false)));
-        let (collection, begun, start) = (name.to_string(), SystemTime::now(), Instant::now());
+        let (collection, begun, start) = (name.to_string(), files::now(), Instant::now());
         let job = Job { kind, collection, begun, start, ended: None, state: State::Running, stop: Arc::clone(&stop) };
         all.jobs.insert(id, job);
         let jobs = Arc::clone(self);
@@ -143,7 +156,7 @@ impl Jobs {
         let mut all = self.locked();
         if let Some(job) = all.jobs.get_mut(&id) {
             job.ended = Some(job.start.elapsed());
-            job.state = outcome.map_or_else(State::Failed, |()| State::Done);
+            job.state = outcome.map_or_else(|error| State::Failed(files::without(&error, &self.data)), |()| State::Done);
         }
         self.ended.notify_all();
     }
@@ -209,7 +222,7 @@ impl Job {
         };
         let seconds = self.ended.unwrap_or_else(|| self.start.elapsed()).as_secs_f64();
         json!({
-            "id": id, "kind": self.kind, "collection": self.collection, "state": state, "error": error, "begun": files::utc(self.begun),
+            "id": id, "kind": self.kind, "collection": self.collection, "state": state, "error": error, "begun": self.begun,
             "seconds": seconds,
         })
     }

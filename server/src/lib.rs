@@ -85,6 +85,8 @@ impl ServeError {
 
 /// What all requests share.
 struct Server {
+    /// The data directory, which is nobody's business.
+    data: String,
     collections: Collections,
     snapshots: Snapshots,
     jobs: Arc<Jobs>,
@@ -116,7 +118,17 @@ pub async fn serve(options: ServerOptions, ready: impl FnOnce(SocketAddr), stop:
     let (snapshots, jobs) = (Snapshots::new(data), Arc::new(Jobs::new(data)));
     let running = Arc::new(Semaphore::new(routes::MOST_AT_ONCE));
     let bodies = Arc::new(Semaphore::new(http::BODIES_KIB));
-    let server = Arc::new(Server { collections, snapshots, jobs, metrics: Metrics::default(), api_key, is_local, running, bodies });
+    let server = Arc::new(Server {
+        data: data.display().to_string(),
+        collections,
+        snapshots,
+        jobs,
+        metrics: Metrics::default(),
+        api_key,
+        is_local,
+        running,
+        bodies,
+    });
     ready(address);
     http::run(&server, listener, stop).await;
     server.jobs.stop();

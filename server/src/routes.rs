@@ -118,7 +118,10 @@ fn route(server: &Server, method: &Method, segments: &[&str], body: &Value) -> R
         ("GET", ["collections", name]) => Ok(info(&*all.get(name)?)),
         ("GET", ["collections", name, "exists"]) => Ok(json!({"exists": all.find(name).is_some()})),
         ("PUT", ["collections", name]) => all.create(name, &config(body)?).map(|()| json!(true)),
-        ("DELETE", ["collections", name]) => all.remove(name).map(|removed| json!(removed)),
+        ("DELETE", ["collections", name]) => {
+            server.jobs.none_of(name)?;
+            all.remove(name).map(|removed| json!(removed))
+        }
         // All scalars of payloads are indexed as they are.
         ("PUT", ["collections", name, "index"]) | ("DELETE", ["collections", name, "index", _]) => {
             Ok(points::done(all.get(name)?.collection.stats().sequence))
@@ -126,8 +129,13 @@ fn route(server: &Server, method: &Method, segments: &[&str], body: &Value) -> R
         (_, ["collections", name, "points", rest @ ..]) => on_points(server, &*all.get(name)?, method, rest, body),
         ("GET", ["collections", name, "snapshots"]) => server.snapshots.list(&all.own_name(name)?),
         ("POST", ["collections", name, "snapshots"]) => server.snapshots.create(&all.own_name(name)?, &*all.get(name)?),
-        ("PUT", ["collections", name, "snapshots", "recover"]) => server.snapshots.recover(all, name, body),
-        ("DELETE", ["collections", name, "snapshots", snapshot]) => server.snapshots.remove(name, snapshot),
+        ("PUT", ["collections", name, "snapshots", "recover"]) => {
+            server.jobs.none_of(name)?;
+            server.snapshots.recover(all, name, body)
+        }
+        ("DELETE", ["collections", name, "snapshots", snapshot]) => {
+            server.snapshots.remove(&all.own_name(name).unwrap_or(name.to_string()), snapshot)
+        }
         (_, ["collections", _, "snapshots", ..] | ["snapshots", ..]) => {
             Err(Refusal::not_there("snapshots as files, or of all collections"))
         }

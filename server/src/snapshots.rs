@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
 pub(crate) struct Snapshots {
@@ -26,7 +25,7 @@ impl Snapshots {
     pub(crate) fn create(&self, collection: &str, served: &Served) -> Result<Value, Refusal> {
         let of = self.directory.join(collection);
         fs::create_dir_all(&of).map_err(|error| files::failed(&of, error))?;
-        let now = files::utc(SystemTime::now()).replace(':', "-");
+        let now = files::now().replace(':', "-");
         let free = |number: u32| format!("{now}{}", if number == 0 { String::new() } else { format!("-{number}") });
         let name = (0..).map(free).find(|name| !of.join(name).exists()).unwrap_or_default();
         served.collection.snapshot(of.join(&name))?;
@@ -43,13 +42,16 @@ impl Snapshots {
         let mut names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
         names.retain(|name| files::is_name(name));
         names.sort_unstable();
-        names.iter().map(|name| shown(&of.join(name), name)).collect()
+        // One that is damaged hides no other.
+        Ok(names.iter().filter_map(|name| shown(&of.join(name), name).ok()).collect())
     }
 
     /// `DELETE snapshots/NAME`.
     pub(crate) fn remove(&self, collection: &str, name: &str) -> Result<Value, Refusal> {
         let path = self.find(collection, name)?;
-        fs::remove_dir_all(&path).map_err(|error| files::failed(&path, error))?;
+        // Whole or not at all under its name.
+        let gone = path.with_file_name(format!(".{name}"));
+        fs::rename(&path, &gone).and_then(|()| fs::remove_dir_all(&gone)).map_err(|error| files::failed(&path, error))?;
         Ok(json!(true))
     }
 

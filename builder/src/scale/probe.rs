@@ -65,7 +65,7 @@ impl Probe<'_> {
         self.observer.phase("disk", 1, "step");
         let io = |error| BuildError::from(FormatError::Io { path: self.directory.to_path_buf(), error });
         let (written, read) = disk(self.directory).map_err(io)?;
-        let partition = self.params.graph(dim).map_err(BuildError::from)?.partition;
+        let partition = self.params.graph(dim)?.partition;
         Ok(Rates::of(&report, &partition, written, read))
     }
 

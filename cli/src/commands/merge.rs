@@ -20,8 +20,8 @@ use std::{
   roxanne merge docs --rebuild --ram 8G      a new one from all points
 
 What was put and deleted since the last base lies in memory. The first merge builds a base, in the layout for flash and with room for as many points
-again; from then on the base is changed where it lies, and work is in proportion to what changed. No other process may write meanwhile, nor read where
-a base is changed.")]
+again; from then on the base is changed where it lies, and work is in proportion to what changed. No other process may write meanwhile; any may
+read.")]
 pub(crate) struct MergeArgs {
     /// The collection
     #[arg(value_name = "DIR")]

@@ -92,6 +92,8 @@ pub(super) struct Writer {
     pub(super) slots: HashMap<PointKey, u32>,
     /// The error after which nothing more is written.
     poisoned: Option<String>,
+    /// Of one that follows: what it was to take was broken off, and this is neither what it was nor what it shall be.
+    pub(super) is_torn: bool,
 }
 
 impl Writer {
@@ -114,6 +116,7 @@ impl Writer {
             delta_bytes: 0,
             slots: HashMap::new(),
             poisoned: None,
+            is_torn: false,
         }
     }
 
@@ -131,9 +134,9 @@ impl Writer {
     }
 
     /// The same, of a write of which nobody knows whether it is there.
-    pub(super) fn outcome_unknown(&mut self, path: &Path, detail: &str) -> CollectionError {
-        self.poison(detail.to_string());
-        CollectionError::WriteOutcomeUnknown { path: path.to_path_buf(), detail: detail.to_string() }
+    pub(super) fn outcome_unknown(&mut self, path: &Path, error: &rocksdb::Error) -> CollectionError {
+        self.poison(error.to_string());
+        CollectionError::WriteOutcomeUnknown { path: path.to_path_buf(), detail: error.to_string() }
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {

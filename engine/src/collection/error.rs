@@ -156,6 +156,14 @@ pub enum CollectionError {
         /// The directory.
         path: PathBuf,
     },
+    /// A reader that could not follow.
+    #[error("{path}: another process has replaced the base, and it could not be followed: {detail}")]
+    Behind {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        detail: String,
+    },
     /// Opened without the right to write.
     #[error("{path}: opened for reading")]
     ReadOnly {
@@ -201,7 +209,7 @@ impl CollectionError {
     pub fn class(&self) -> ErrorClass {
         use CollectionError as E;
         match self {
-            E::Locked { .. } | E::BeingRead { .. } | E::DeltaFull { .. } => ErrorClass::Busy,
+            E::Locked { .. } | E::BeingRead { .. } | E::Behind { .. } | E::DeltaFull { .. } => ErrorClass::Busy,
             E::DiskFull { .. } => ErrorClass::Budget,
             E::Poisoned { .. } | E::WriteOutcomeUnknown { .. } => ErrorClass::Device,
             E::Store { corrupt, .. } => {

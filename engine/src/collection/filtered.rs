@@ -354,14 +354,14 @@ impl Inner {
                 return Ok((snapshot, moment));
             }
             if self.options.read_only && self.follower.is_none() {
-                return Err(self.store.damaged("its base was replaced; open it again".to_string()));
+                return Err(self.is_behind());
             }
             // The store is a moment ahead, and the snapshot about to follow.
             drop(moment);
             drop(snapshot);
             locked(&self.writer).check(&self.path)?;
         }
-        Err(self.store.damaged("it speaks of another base than the one that is open".to_string()))
+        Err(self.is_behind())
     }
 
     /// The node of a key that a search of `snapshot` may find.

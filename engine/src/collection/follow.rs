@@ -6,7 +6,7 @@
 //! (`processes::Seen`), and only then are slots emptied, or used again, that it might have looked at.
 
 use super::{
-    Collection, CollectionError, Inner, PointKey,
+    Collection, CollectionError, Inner, MOST_LOOKS, PointKey, Snapshot,
     commit::Writer,
     delta::MAX_SLOTS,
     locked,
@@ -36,40 +36,68 @@ impl Collection {
 impl Inner {
     /// Brings the snapshot to where the writer is.
     pub(super) fn follow(&self) -> Result<(), CollectionError> {
-        if self.follower.is_none() {
-            return Ok(());
-        }
+        let Some(follower) = &self.follower else { return Ok(()) };
         let mut writer = locked(&self.writer);
         let Some(still) = self.store.catch_up()? else { return Ok(()) };
         let state = self.store.state()?;
-        let base = writer.base.as_ref().map(name_of);
-        if (writer.sequence, writer.merged, &base) != (state.sequence, state.merged, &state.base.as_ref().map(|(name, _)| name.clone())) {
-            let same = base == state.base.as_ref().map(|(name, _)| name.clone());
-            if !(same && self.take_changes(&mut writer, &state)?) {
-                drop(still);
-                // No merge writes while the base is opened; what it wrote before is to be seen first.
-                let _opening = processes::enter(&self.path)?;
-                let _still = self.store.catch_up()?;
-                *writer = self.load(self.store.state()?)?;
-            }
-            self.publish(&writer);
-            drop(writer);
-            self.keeper.wake();
+        let name = |state: &State| state.base.as_ref().map(|(name, _)| name.clone());
+        let same_base = writer.base.as_ref().map(name_of) == name(&state);
+        if !writer.is_torn && same_base && (writer.sequence, writer.merged) == (state.sequence, state.merged) {
+            return Ok(());
         }
+        // Of a base that went and came back merges may be fewer.
+        let may_take = !writer.is_torn && same_base && state.merged >= writer.merged && state.sequence >= writer.sequence;
+        if !(may_take && self.take_changes(&mut writer, &state)?) {
+            drop(still);
+            // No merge writes while the base is opened, nor before this is known to look at two.
+            let _opening = processes::enter(&self.path)?;
+            follower.say(Seen::default())?;
+            let _still = self.store.catch_up()?;
+            *writer = self.load_latest()?;
+        }
+        self.publish(&writer);
+        drop(writer);
+        self.keeper.wake();
         Ok(())
     }
 
-    /// Tells the writer what no search here sees any more.
-    pub(super) fn say_what_is_seen(&self, said: &mut Seen) -> Result<(), CollectionError> {
-        let Some(follower) = &self.follower else { return Ok(()) };
-        let oldest = self.pins.oldest().unwrap_or_else(|| self.snapshot.load_full());
-        let generation = oldest.base.as_ref().map_or(0, |base| base.info().generation);
-        let seen = Seen { generation, merged: oldest.merged, sequence: oldest.sequence };
-        if seen != *said {
-            follower.say(seen)?;
-            *said = seen;
+    /// What stands in the store, of a base that may be replaced, and removed, while it is opened.
+    pub(super) fn load_latest(&self) -> Result<Writer, CollectionError> {
+        let mut attempts = 0;
+        loop {
+            let state = self.store.state()?;
+            let base = state.base.clone();
+            match self.load(state) {
+                Err(error) if attempts < MOST_LOOKS && self.follower.is_some() => {
+                    attempts += 1;
+                    self.store.catch_up_held()?;
+                    if self.store.state()?.base == base {
+                        return Err(error);
+                    }
+                }
+                loaded => return loaded,
+            }
         }
-        Ok(())
+    }
+
+    /// Tells the writer what no search here sees any more: nothing while some see one base and some another.
+    pub(super) fn say_what_is_seen(&self) -> Result<(), CollectionError> {
+        let Some(follower) = &self.follower else { return Ok(()) };
+        let held = self.pins.held();
+        let generation = |snapshot: &Snapshot| snapshot.base.as_ref().map_or(0, |base| base.info().generation);
+        let seen = match held.first() {
+            Some(oldest) if held.iter().all(|one| generation(one) == generation(oldest)) => {
+                Seen { generation: generation(oldest), merged: oldest.merged, sequence: oldest.sequence }
+            }
+            _ => Seen::default(),
+        };
+        follower.say(seen)
+    }
+
+    /// Why what is asked for cannot be told: the store has gone on, and the base that it speaks of could not be followed.
+    pub(super) fn is_behind(&self) -> CollectionError {
+        let detail = locked(&self.trouble).clone().unwrap_or_else(|| "open it again".to_string());
+        CollectionError::Behind { path: self.path.clone(), detail }
     }
 
     /// Takes what batches and merges did since; false where some of it is no longer known, and nothing was changed then.
@@ -92,6 +120,8 @@ impl Inner {
         if u64::from(writer.len) + touched.len() as u64 > MAX_SLOTS {
             return Ok(false);
         }
+        // Whatever breaks it off from here on, all is read anew.
+        writer.is_torn = true;
         if let Some(base) = writer.base.clone() {
             merges.iter().try_for_each(|done| self.take_merge(writer, &base, done))?;
         }
@@ -99,6 +129,7 @@ impl Inner {
             self.take_key(writer, key)?;
         }
         (writer.sequence, writer.merged) = (state.sequence, state.merged);
+        writer.is_torn = false;
         Ok(true)
     }
 

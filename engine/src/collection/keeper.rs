@@ -6,7 +6,6 @@ use super::{
     delta::{Delta, LinkScratch, SCANNED},
     follow::BETWEEN_LOOKS,
     locked,
-    processes::Seen,
 };
 use crate::bits::Bits;
 use std::{
@@ -24,6 +23,8 @@ use std::{
 const FIRST_BASE: u64 = 50_000;
 /// Until a build that failed is tried again.
 const AFTER_A_FAILURE: Duration = Duration::from_secs(60);
+/// Between two times that files of the store are removed that are needed no more.
+const BETWEEN_REMOVALS: Duration = Duration::from_secs(1);
 /// Slots that are linked between two looks at what else there is to do.
 const AT_ONCE: u32 = 256;
 
@@ -136,9 +137,8 @@ pub(super) fn start(inner: &Arc<Inner>) -> io::Result<()> {
 
 /// Follows the writer.
 fn follow(of: &Weak<Inner>) {
-    let mut said = Seen::default();
     while let Some(inner) = of.upgrade() {
-        let outcome = unwound(|| inner.follow().and_then(|()| inner.say_what_is_seen(&mut said)));
+        let outcome = unwound(|| inner.follow().and_then(|()| inner.say_what_is_seen()));
         *locked(&inner.trouble) = outcome.and_then(|outcome| outcome.map_err(|error| error.to_string())).err();
         if !inner.keeper.rest(BETWEEN_LOOKS) {
             return;
@@ -222,10 +222,15 @@ impl Drop for Ended<'_> {
 
 fn run(of: &Weak<Inner>) {
     let _ended = Ended(of);
-    let mut scratch = LinkScratch::default();
+    let (mut scratch, mut removed) = (LinkScratch::default(), Instant::now());
     while let Some(inner) = of.upgrade() {
         if !inner.keeper.wait() {
             return;
+        }
+        if !inner.options.read_only && removed.elapsed() > BETWEEN_REMOVALS {
+            removed = Instant::now();
+            // What cannot be removed now can be later.
+            let _ = inner.store.remove_old_files();
         }
         while !inner.keeper.is_stopped() {
             let snapshot = inner.snapshot.load_full();
@@ -279,7 +284,7 @@ fn start_over(inner: &Inner, delta: &Arc<Delta>, old_len: u32, dead: &Bits, scra
     }
     let mut writer = locked(&inner.writer);
     // After a write that failed the writer is ahead of what may be seen.
-    if writer.check(&inner.path).is_err() {
+    if writer.check(&inner.path).is_err() || writer.is_torn {
         return false;
     }
     if Arc::ptr_eq(&writer.delta, delta) {

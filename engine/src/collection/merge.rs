@@ -19,7 +19,7 @@ use super::{
     io, locked,
     processes::{self, Seen},
     redo::{self, Freed, Image, Merged, Plan},
-    store::{Fate, MERGED_TEXT, NO_NODE, SLOT_DEAD, SLOT_FREE, SLOT_GENERATION, Store, next_use, pages_of},
+    store::{EachRun, Fate, MERGED_TEXT, NO_NODE, SLOT_DEAD, SLOT_FREE, SLOT_GENERATION, Store, next_use, pages_of},
 };
 use crate::{Index, base::Base, disk::Disk};
 use roxanne_core::{
@@ -186,7 +186,7 @@ impl Writer {
     pub(super) fn take_slots(
         &mut self,
         store: &Store,
-        each_run: impl FnOnce(&mut dyn FnMut(u64, &[u8]) -> Result<(), CollectionError>) -> Result<(), CollectionError>,
+        each_run: impl FnOnce(&mut EachRun<'_>) -> Result<(), CollectionError>,
     ) -> Result<(), CollectionError> {
         let Some(base) = self.base.clone() else { return Ok(()) };
         each_run(&mut |first, states| {
@@ -209,8 +209,16 @@ impl Writer {
     }
 }
 
-/// Does again what a merge was cut off in, before the base in `directory` is opened; gives the last merge into it.
-pub(super) fn recover(directory: &Path, store: &Store, merged: u64, disk: &dyn Disk, read_only: bool) -> Result<u64, CollectionError> {
+/// Does again what a merge was cut off in, before the base of that name is opened; gives the last merge into it.
+pub(super) fn recover(
+    collection: &Path,
+    base: &str,
+    store: &Store,
+    merged: u64,
+    disk: &dyn Disk,
+    read_only: bool,
+) -> Result<u64, CollectionError> {
+    let directory = &*collection.join(base);
     let path = redo::path_in(directory);
     if read_only {
         return if path.exists() {
@@ -219,6 +227,8 @@ pub(super) fn recover(directory: &Path, store: &Store, merged: u64, disk: &dyn D
             Ok(merged)
         };
     }
+    // Nobody opens it meanwhile.
+    let _alone = if path.exists() { Some(processes::keep_out(collection, OPENING)?) } else { None };
     let generation = Manifest::read(directory).map_err(crate::OpenError::from)?.generation;
     let corrupt = |detail: String| {
         let path = path.clone();

@@ -21,9 +21,9 @@ impl Pins {
         all.push(Arc::downgrade(snapshot));
     }
 
-    /// The first that somebody holds.
-    pub(super) fn oldest(&self) -> Option<Arc<Snapshot>> {
-        locked(&self.0).iter().find_map(Weak::upgrade)
+    /// Those that somebody holds, in their order.
+    pub(super) fn held(&self) -> Vec<Arc<Snapshot>> {
+        locked(&self.0).iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Waits until all are gone that were published before `snapshot`; false when some are not within `limit`.

@@ -5,10 +5,11 @@
 //! |---|---|
 //! | `LOCK` | locked by who writes, whose number is in it |
 //! | `READERS` | locked, shared, by who is opening the collection or reads and cannot follow; by the merger, alone, while it writes |
+//! | `FILES` | locked, shared, by who opens files of the store that another writes; by the writer, alone, while it removes such |
 //! | `readers/*/seen` | one for each that follows, locked by it: three u64, the base's generation, the last merge and the last batch before which it looks at nothing any more |
 //! | `readers/*/store` | RocksDB's log of that process |
 
-use super::{CollectionError, appear::is_gone, io};
+use super::{CollectionError, appear::is_gone, io, locked};
 use std::{
     collections::hash_map::RandomState,
     fs::{self, File, TryLockError},
@@ -16,12 +17,14 @@ use std::{
     io::{Read, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::Mutex,
     thread,
     time::{Duration, Instant},
 };
 
 const LOCK: &str = "LOCK";
 const READERS: &str = "READERS";
+const FILES: &str = "FILES";
 const FOLLOWERS: &str = "readers";
 const SEEN: &str = "seen";
 /// Between two looks at what others do.
@@ -45,10 +48,44 @@ pub(super) fn lock(directory: &Path) -> Result<File, CollectionError> {
     Ok(file)
 }
 
+/// Holds off who would remove files of the store, while the file is kept.
+pub(super) fn look_at_files(directory: &Path) -> Result<Option<File>, CollectionError> {
+    let path = directory.join(FILES);
+    match File::open(&path) {
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(io(&path)(error)),
+        Ok(file) => file.lock_shared().map(|()| Some(file)).map_err(io(&path)),
+    }
+}
+
+/// Holds off who looks at the files of the store, while the file is kept; `None` when somebody does after so long.
+pub(super) fn change_files(directory: &Path, patience: Duration) -> Result<Option<File>, CollectionError> {
+    lock_within(&directory.join(FILES), patience)
+}
+
+/// The lock of a file, which is made where it is not there, alone; `None` where others have it after so long.
+fn lock_within(path: &Path, patience: Duration) -> Result<Option<File>, CollectionError> {
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(io(path))?;
+    let begin = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::WouldBlock) if begin.elapsed() < patience => thread::sleep(LOOK),
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(io(path)(error)),
+        }
+    }
+}
+
+/// Makes the file that readers and the merger lock.
+pub(super) fn prepare_to_lock(directory: &Path) -> Result<(), CollectionError> {
+    let path = directory.join(READERS);
+    File::options().write(true).create(true).truncate(false).open(&path).map(drop).map_err(io(&path))
+}
+
 /// Makes what readers and the merger meet in.
 pub(super) fn prepare(directory: &Path) -> Result<(), CollectionError> {
-    let path = directory.join(READERS);
-    File::options().write(true).create(true).truncate(false).open(&path).map_err(io(&path))?;
+    prepare_to_lock(directory)?;
     let path = directory.join(FOLLOWERS);
     fs::create_dir_all(&path).map_err(io(&path))
 }
@@ -66,17 +103,8 @@ pub(super) fn enter(directory: &Path) -> Result<Option<File>, CollectionError> {
 
 /// Holds readers off while the file is kept; waits so long for those that are there.
 pub(super) fn keep_out(directory: &Path, patience: Duration) -> Result<File, CollectionError> {
-    let path = directory.join(READERS);
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io(&path))?;
-    let begin = Instant::now();
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if begin.elapsed() < patience => thread::sleep(LOOK),
-            Err(TryLockError::WouldBlock) => return Err(CollectionError::BeingRead { path: directory.to_path_buf() }),
-            Err(TryLockError::Error(error)) => return Err(io(&path)(error)),
-        }
-    }
+    let locked = lock_within(&directory.join(READERS), patience)?;
+    locked.ok_or_else(|| CollectionError::BeingRead { path: directory.to_path_buf() })
 }
 
 /// What a process looks at nothing before of any more: a state of the store.
@@ -108,6 +136,8 @@ impl Seen {
 pub(super) struct Follower {
     path: PathBuf,
     seen: File,
+    /// What it said last.
+    said: Mutex<Seen>,
 }
 
 impl Follower {
@@ -123,7 +153,7 @@ impl Follower {
             Ok(seen)
         });
         match made {
-            Ok(seen) => Some(Follower { path, seen }),
+            Ok(seen) => Some(Follower { path, seen, said: Mutex::default() }),
             Err(_) => {
                 let _ = fs::remove_dir_all(&path);
                 None
@@ -136,9 +166,14 @@ impl Follower {
         self.path.join("store")
     }
 
-    /// Says what it looks at nothing before of any more.
+    /// Says what it looks at nothing before of any more; the default says that it may look at anything.
     pub(super) fn say(&self, seen: Seen) -> Result<(), CollectionError> {
-        self.seen.write_all_at(&seen.to_bytes(), 0).map_err(io(&self.path))
+        let mut said = locked(&self.said);
+        if *said != seen {
+            self.seen.write_all_at(&seen.to_bytes(), 0).map_err(io(&self.path))?;
+            *said = seen;
+        }
+        Ok(())
     }
 }
 
@@ -155,7 +190,7 @@ pub(super) fn wait_for_readers(directory: &Path, state: Seen, patience: Duration
         let mut all = true;
         for seen in readers(directory)? {
             let is_behind = seen.merged < state.merged || seen.sequence < state.sequence;
-            // Of another base it looks at other files.
+            // Of another base alone it looks at other files; of both it says nothing.
             all &= !((seen.generation == state.generation || seen == Seen::default()) && is_behind);
         }
         if all || begin.elapsed() >= patience {

@@ -122,7 +122,25 @@ impl Collection {
     /// `Rejected` where the index is damaged, of another shape, or lacks points of the base that it replaces; a failing disk. The old base serves
     /// on then.
     pub fn promote(&self, source: impl AsRef<Path>, sequence: u64, previous: Previous) -> Result<(), CollectionError> {
-        let (inner, source) = (self.inner(), source.as_ref());
+        self.promote_over(source.as_ref(), sequence, previous, None)
+    }
+
+    /// The same of an index that was built of this collection's own points ([`Collection::export`]) while its base was the generation `of`, `None` for none:
+    /// refused where another has become the base meanwhile. The old one goes.
+    ///
+    /// # Errors
+    /// As [`Collection::promote`].
+    pub fn replace(&self, source: impl AsRef<Path>, sequence: u64, of: Option<u64>) -> Result<(), CollectionError> {
+        self.promote_over(source.as_ref(), sequence, Previous::Remove, Some(of))
+    }
+
+    /// The number of the base that is there.
+    pub fn base_generation(&self) -> Option<u64> {
+        self.inner().snapshot.load().base.as_ref().map(|base| base.info().generation)
+    }
+
+    fn promote_over(&self, source: &Path, sequence: u64, previous: Previous, of: Option<Option<u64>>) -> Result<(), CollectionError> {
+        let inner = self.inner();
         if inner.options.read_only {
             return Err(CollectionError::ReadOnly { path: inner.path.clone() });
         }
@@ -135,6 +153,11 @@ impl Collection {
         if is_base() {
             return Err(rejected("it is the base already".to_string()));
         }
+        if inner.store.before()?.is_some_and(|before| before.name == name) {
+            return Err(rejected(
+                "it is the base before the last promotion, which is kept: go back to it (rollback), or keep it no more".to_string(),
+            ));
+        }
         // It lies there already where an earlier promotion was cut off; another of that name is the same, left by another.
         if fs::canonicalize(source).ok() != fs::canonicalize(&target).ok() {
             let _ = fs::remove_dir_all(&target);
@@ -143,7 +166,7 @@ impl Collection {
         let outcome = File::open(&inner.path).and_then(|directory| directory.sync_all()).map_err(io(&inner.path)).and_then(|()| {
             let base = Index::open_with(&target, &inner.options.base)?;
             self.check_keys(&base, sequence).map_err(rejected)?;
-            self.replace_base(base, &name, sequence, previous)
+            self.replace_base(base, &name, sequence, previous, of)
         });
         match outcome {
             Ok(old) => {
@@ -204,12 +227,23 @@ impl Collection {
     }
 
     /// Puts `base` in the place of the old one; returns the directory that is not needed any more.
-    fn replace_base(&self, base: Index, name: &str, sequence: u64, previous: Previous) -> Result<Option<PathBuf>, CollectionError> {
+    fn replace_base(
+        &self,
+        base: Index,
+        name: &str,
+        sequence: u64,
+        previous: Previous,
+        of: Option<Option<u64>>,
+    ) -> Result<Option<PathBuf>, CollectionError> {
         let inner = self.inner();
         let mut writer = locked(&inner.writer);
         writer.check(&inner.path)?;
         // Another may have been faster.
         check_age(sequence, writer.base_sequence).map_err(|detail| CollectionError::Rejected { path: base.info().path.clone(), detail })?;
+        if of.is_some_and(|of| writer.base.as_ref().map(|base| base.info().generation) != of) {
+            let detail = "it was built of the points of a base that another has replaced since".to_string();
+            return Err(CollectionError::Rejected { path: base.info().path.clone(), detail });
+        }
         let (mut batch, old) = (Batch::default(), writer.base.as_ref().map(name_of));
         let kept = old.clone().filter(|_| previous == Previous::Keep);
         let before = inner.store.before()?;
@@ -244,10 +278,11 @@ impl Collection {
             let key = slot.key.to_bytes();
             let node = node_of(next.base.as_ref(), &slot.key)?.unwrap_or(NO_NODE);
             let written_at = inner.store.written_at(&key)?.unwrap_or(u64::MAX);
+            if written_at <= sequence && kept.is_some() {
+                // What the new base lacks too: it may be merged into it, or built into another.
+                inner.store.keep_vector(&mut batch, &key, slot.node, &slot.row);
+            }
             if written_at <= sequence && node != NO_NODE {
-                if kept.is_some() {
-                    inner.store.keep_vector(&mut batch, &key, slot.node, &slot.row);
-                }
                 inner.store.forget_vector(&mut batch, &key);
                 continue;
             }
@@ -268,7 +303,7 @@ impl Collection {
                 Ok(())
             })?;
         }
-        inner.store.commit(batch).map_err(|error| writer.outcome_unknown(&inner.path, &error.to_string()))?;
+        inner.store.commit_synced(batch).map_err(|error| writer.outcome_unknown(&inner.path, &error))?;
         *writer = next;
         inner.publish(&writer);
         drop(writer);

@@ -29,7 +29,7 @@ impl Collection {
     /// Searches go on meanwhile, writes wait.
     ///
     /// # Errors
-    /// `NoPrevious` where none is kept; a base that cannot be opened; a failing disk. The base that is there serves on then.
+    /// `NoPrevious` where none is kept; a base that cannot be opened; `DeltaFull` where what was written since does not fit memory; a failing disk. The base that is there serves on then.
     pub fn rollback(&self) -> Result<(), CollectionError> {
         let inner = self.inner();
         if inner.options.read_only {
@@ -44,11 +44,13 @@ impl Collection {
         let mut writer = locked(&inner.writer);
         writer.check(&inner.path)?;
         let (mut batch, delta) = (Batch::default(), Arc::new(Delta::new(inner.distance, inner.config.metric)));
-        let mut next = Writer::new(writer.sequence, Some(base.clone()), before.sequence, delta);
+        // A batch of its own: who exported before it, or followed before it, speaks of another base.
+        let sequence = writer.sequence + 1;
+        let mut next = Writer::new(sequence, Some(base.clone()), sequence, delta);
         next.merged = before.merged;
         next.take_slots(store, |each| store.each_run_before(each))?;
         let replaced = writer.base.as_ref().map(name_of).unwrap_or_default();
-        store.put_back(&mut batch, &before, &replaced)?;
+        store.put_back(&mut batch, &before, sequence, &replaced)?;
 
         let key_of =
             |key: &[u8]| PointKey::from_bytes(inner.config.keys, key).ok_or_else(|| store.damaged(format!("a key of {} bytes", key.len())));
@@ -98,7 +100,10 @@ impl Collection {
             let is_there = next.slots.contains_key(&key) || store.written_at(bytes)?.is_none();
             if is_there { Ok(()) } else { put(&mut next, key, bytes, row) }
         })?;
-        store.commit(batch).map_err(|error| writer.outcome_unknown(&inner.path, &error.to_string()))?;
+        if next.delta_bytes > inner.options.delta_bytes {
+            return Err(CollectionError::DeltaFull { bytes: next.delta_bytes, allowed: inner.options.delta_bytes });
+        }
+        store.commit_synced(batch).map_err(|error| writer.outcome_unknown(&inner.path, &error))?;
         let gone = writer.base.as_ref().map(|base| base.info().path.clone());
         *writer = next;
         inner.publish(&writer);
@@ -124,7 +129,7 @@ impl Collection {
         let mut batch = Batch::default();
         inner.store.forget_before(&mut batch);
         inner.store.put_replaced(&mut batch, &before.name);
-        inner.store.commit(batch).map_err(|error| writer.outcome_unknown(&inner.path, &error.to_string()))?;
+        inner.store.commit_synced(batch).map_err(|error| writer.outcome_unknown(&inner.path, &error))?;
         drop(writer);
         // The next opening does it where this is cut off.
         let _ = fs::remove_dir_all(inner.path.join(&before.name));

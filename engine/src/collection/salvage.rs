@@ -15,7 +15,7 @@ use crate::{
 };
 use roxanne_core::{
     format::{
-        self,
+        self, FormatError,
         keys::{KeyName, Keys},
         manifest::Manifest,
         page,
@@ -38,9 +38,12 @@ pub struct SalvageReport {
     pub damage: Vec<String>,
     /// Keys of points that are lost.
     pub lost: Vec<PointKey>,
-    /// Points that are lost and whose keys are not known.
+    /// Points that are lost and whose keys are not known, at most: slots without a point that cannot be read are counted too.
     pub lost_unnamed: u64,
 }
+
+/// Takes a point: its key, and its vector as it is stored.
+type Show<'a> = dyn FnMut(PointKey, &[u8]) -> Result<(), CollectionError> + 'a;
 
 /// A collection that is read past its damage.
 pub struct Salvage {
@@ -96,22 +99,21 @@ impl Salvage {
         Ok(report)
     }
 
-    fn each_of_base(
-        &self,
-        directory: &Path,
-        report: &mut SalvageReport,
-        show: &mut dyn FnMut(PointKey, &[u8]) -> Result<(), CollectionError>,
-    ) -> Result<(), CollectionError> {
+    fn each_of_base(&self, directory: &Path, report: &mut SalvageReport, show: &mut Show<'_>) -> Result<(), CollectionError> {
         if redo::path_in(directory).exists() {
             return Err(self.store.damaged("a merge was cut off in it; open it for writing once, which finishes it".to_string()));
         }
         let manifest = Manifest::read(directory).map_err(OpenError::from)?;
         let (superblock, layout) = shape(directory, &manifest)?;
+        let mut said = |error: FormatError| report.damage.push(error.to_string());
+        // What can be read of it names points all the same.
         let keys = open_blob(directory, &manifest, format::KEYS_FILE).and_then(|blob| {
-            blob.verify()?;
+            blob.verify().unwrap_or_else(&mut said);
             Keys::open(blob, manifest.n)
         });
-        let keys = keys.map_err(|error| report.damage.push(error.to_string())).ok();
+        let keys = keys.map_err(said).ok();
+        report.damage.dedup();
+        let names_damaged = !report.damage.is_empty();
         for name in [format::CODES_FILE, format::NAV_FILE, format::CODEBOOK_FILE] {
             let blob = if name == format::CODES_FILE {
                 crate::base::open_codes(directory, &manifest, superblock.n)
@@ -157,7 +159,7 @@ impl Salvage {
                 }
             }
         }
-        self.name_lost(keys.as_ref(), &lost, report)
+        self.name_lost(keys.as_ref(), names_damaged, &lost, report)
     }
 
     /// The key of a record; `None` of a text whose name cannot be read.
@@ -181,14 +183,21 @@ impl Salvage {
     }
 
     /// Says which points lay in nodes that cannot be read.
-    fn name_lost(&self, keys: Option<&Keys>, lost: &HashSet<u32>, report: &mut SalvageReport) -> Result<(), CollectionError> {
+    fn name_lost(
+        &self,
+        keys: Option<&Keys>,
+        names_damaged: bool,
+        lost: &HashSet<u32>,
+        report: &mut SalvageReport,
+    ) -> Result<(), CollectionError> {
         if lost.is_empty() {
             return Ok(());
         }
         let mut named = HashSet::new();
         if let Some(keys) = keys {
             for place in 0..keys.len() {
-                let (name, node) = keys.key_at(place).map_err(OpenError::from)?;
+                // Where it is damaged itself, the names are lost with the points.
+                let Ok((name, node)) = keys.key_at(place) else { continue };
                 if !lost.contains(&node.0) {
                     continue;
                 }
@@ -209,7 +218,8 @@ impl Salvage {
             }
             Ok(())
         })?;
-        if keys.is_none() {
+        if names_damaged {
+            // Dead and empty slots among them: which they were is not known.
             report.lost_unnamed += lost.iter().filter(|node| !named.contains(node)).count() as u64;
         }
         report.lost.sort_unstable();

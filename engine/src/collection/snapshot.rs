@@ -96,7 +96,7 @@ impl Collection {
                 inner.store.checkpoint(partial)?;
                 writer.sequence
             };
-            super::processes::prepare(partial)?;
+            super::processes::prepare_to_lock(partial)?;
             let mut files = Vec::new();
             for name in files_in(partial)? {
                 let path = partial.join(&name);

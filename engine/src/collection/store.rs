@@ -23,7 +23,7 @@ pub(super) use before::Before;
 pub(super) use changes::{MergeDone, pages_of};
 pub(super) use merges::{Fate, MERGED_TEXT, SLOT_DEAD, SLOT_FREE, SLOT_GENERATION, next_use};
 
-use super::{CollectionConfig, CollectionError, CollectionOptions, Durability, PointKey, filter::Term};
+use super::{CollectionConfig, CollectionError, CollectionOptions, Durability, PointKey, filter::Term, processes};
 use changes::Parts;
 use merges::RUN;
 use rocksdb::{
@@ -37,7 +37,7 @@ use std::{
         Mutex, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 const META: &str = "meta";
@@ -56,6 +56,8 @@ const FAMILIES: [&str; 11] = [META, POINTS, VECTORS, DELETED, NODES, NAMES, SLOT
 const STORE: &str = "store";
 /// No node.
 pub(super) const NO_NODE: u32 = u32::MAX;
+/// How long a writer waits for readers that are opening the store's files; then it opens beside them.
+const LONGEST_LOOK: Duration = Duration::from_secs(10);
 /// Files that the store keeps open.
 const OPEN_FILES: i32 = 128;
 
@@ -72,6 +74,9 @@ pub(super) struct Store {
     /// Runs of terms that were longer than somebody would read, and how long at least: nobody begins with them again for a while.
     long: Mutex<HashMap<(Term, Term), (usize, Instant)>>,
 }
+
+/// Takes a run of slots: the first of them, and their states.
+pub(super) type EachRun<'a> = dyn FnMut(u64, &[u8]) -> Result<(), CollectionError> + 'a;
 
 /// Where a collection stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -223,8 +228,11 @@ impl Store {
             let detail = format!("it begins \"{}\"; this version knows \"roxanne-collection 1\"", text.lines().next().unwrap_or_default());
             return Err(CollectionError::NotACollection { path: store.path, detail });
         };
-        if !how.read_only && store.meta(TERMS)?.is_none() {
-            store.make_terms()?;
+        if !how.read_only {
+            if store.meta(TERMS)?.is_none() {
+                store.make_terms()?;
+            }
+            store.forget_old_changes()?;
         }
         Ok((store, config))
     }
@@ -246,14 +254,19 @@ impl Store {
     }
 
     fn open_with(directory: &Path, options: &Options, how: &CollectionOptions, log: Option<&Path>) -> Result<Store, CollectionError> {
-        let families = FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, Options::default()));
         let path = directory.join(STORE);
+        let families = FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, Options::default()));
+        // Who writes removes files while it opens, and those that read must not look at them meanwhile.
+        let _files = if how.read_only { processes::look_at_files(directory)? } else { processes::change_files(directory, LONGEST_LOOK)? };
         let opened = match log {
             Some(log) => DB::open_cf_descriptors_as_secondary(options, path.as_path(), log, families),
             None if how.read_only => DB::open_cf_descriptors_read_only(options, path, families, false),
             None => DB::open_cf_descriptors(options, path, families),
         };
         let db = opened.map_err(|error| failed(directory, &error))?;
+        if !how.read_only {
+            db.disable_file_deletions().map_err(|error| failed(directory, &error))?;
+        }
         let mut write = WriteOptions::default();
         write.set_sync(how.durability == Durability::Disk);
         let store = Store {
@@ -290,6 +303,13 @@ impl Store {
     /// Makes a batch durable.
     pub(super) fn commit(&self, batch: Batch) -> Result<(), rocksdb::Error> {
         self.db.write_opt(batch.0, &self.write)
+    }
+
+    /// The same whatever the durability: files are removed after it.
+    pub(super) fn commit_synced(&self, batch: Batch) -> Result<(), rocksdb::Error> {
+        let mut write = WriteOptions::default();
+        write.set_sync(true);
+        self.db.write_opt(batch.0, &write)
     }
 
     pub(super) fn put_sequence(&self, batch: &mut Batch, sequence: u64) {
@@ -386,15 +406,15 @@ impl Store {
     /// All of a key, as of one moment.
     pub(super) fn view(&self, key: &[u8]) -> Result<View, CollectionError> {
         let moment = self.moment();
-        self.view_by(key, &|family, key| moment.get(family, key))
+        self.view_by(key, |family, key| moment.get(family, key))
     }
 
     /// The same, for who holds the guard of [`Store::catch_up`].
     pub(super) fn view_now(&self, key: &[u8]) -> Result<View, CollectionError> {
-        self.view_by(key, &|family, key| self.db.get_cf(self.family(family), key).map_err(|error| self.failed(&error)))
+        self.view_by(key, |family, key| self.db.get_cf(self.family(family), key).map_err(|error| self.failed(&error)))
     }
 
-    fn view_by(&self, key: &[u8], read: &dyn Fn(&str, &[u8]) -> Result<Option<Vec<u8>>, CollectionError>) -> Result<View, CollectionError> {
+    fn view_by(&self, key: &[u8], read: impl Fn(&str, &[u8]) -> Result<Option<Vec<u8>>, CollectionError>) -> Result<View, CollectionError> {
         let base = read(META, b"base")?.and_then(parse_base).map(|(name, _)| name);
         let payload = match read(POINTS, key)? {
             None => None,
@@ -451,12 +471,7 @@ impl Store {
         Ok(())
     }
 
-    fn parse_run(
-        &self,
-        key: &[u8],
-        value: &[u8],
-        each: &mut dyn FnMut(u64, &[u8]) -> Result<(), CollectionError>,
-    ) -> Result<(), CollectionError> {
+    fn parse_run(&self, key: &[u8], value: &[u8], each: &mut EachRun<'_>) -> Result<(), CollectionError> {
         let run = key.try_into().ok().map(u64::from_be_bytes).filter(|&run| run < 1 << 32 && value.len() as u64 == RUN);
         let run = run.ok_or_else(|| self.damaged(format!("a run of {} slots under a key of {} bytes", value.len(), key.len())))?;
         each(run * RUN, value)

@@ -162,3 +162,56 @@ fn what_is_not_kept_cannot_come_back_and_takes_no_room() {
     PLAIN.holds(&copy, &model, "the copy");
     assert!(matches!(copy.rollback(), Err(CollectionError::NoPrevious { .. })));
 }
+
+/// What the promoted index lacked is merged into it, or built into another, and must outlive both.
+#[test]
+fn what_a_bad_index_lacked_comes_back_with_the_base_before() {
+    for rebuilt in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("c");
+        let (collection, mut model) = PLAIN.based(&path, 300, 900, &FAST());
+        let (index, _) = PLAIN.rebuild(&collection, &path, 900);
+        collection.write(step(&PLAIN, &mut model, 2, (0..420).step_by(3))).unwrap();
+        // Said to hold what was written after it was built.
+        collection.promote(&index, collection.stats().sequence, Previous::Keep).unwrap();
+        if rebuilt {
+            PLAIN.rebase(&collection, &path, 900);
+        } else {
+            merge_all(&collection, &MergeLimits::default());
+        }
+        assert_eq!(collection.stats().delta_points - collection.stats().delta_dead, 0);
+        collection.rollback().unwrap();
+        PLAIN.holds(&collection, &model, "back");
+    }
+}
+
+#[test]
+fn the_kept_base_is_not_promoted_again_and_old_exports_do_not_undo_the_way_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("c");
+    let (collection, model) = PLAIN.based(&path, 300, 700, &FAST());
+    let (index, sequence) = PLAIN.rebuild(&collection, &path, 700);
+    let (copy, other) = (directory.path().join("copy"), directory.path().join("other"));
+    let status = std::process::Command::new("cp").arg("-r").args([&index, &copy]).status().unwrap();
+    assert!(status.success());
+    collection.promote(&index, sequence, Previous::Keep).unwrap();
+    let (index, sequence) = PLAIN.rebuild(&collection, &path, 701);
+    collection.promote(&index, sequence, Previous::Keep).unwrap();
+    for previous in [Previous::Keep, Previous::Remove] {
+        let error = collection.promote(&copy, sequence, previous).unwrap_err();
+        assert!(error.to_string().contains("which is kept") && copy.exists() && bases(&path) == 2, "{error}");
+    }
+    // Exported from the base that goes.
+    let of = collection.base_generation();
+    let (index, exported) = PLAIN.rebuild(&collection, &path, 702);
+    std::fs::rename(index, &other).unwrap();
+    collection.rollback().unwrap();
+    let error = collection.replace(&other, exported, of).unwrap_err();
+    assert!(matches!(error, CollectionError::Rejected { .. }) && other.exists(), "{error}");
+    let error = collection.promote(&other, exported, Previous::Keep).unwrap_err();
+    assert!(error.to_string().contains("the base holds batch"), "{error}");
+    let now = collection.stats().sequence;
+    let error = collection.replace(&other, now, of).unwrap_err();
+    assert!(error.to_string().contains("another has replaced"), "{error}");
+    PLAIN.holds(&collection, &model, "as it was");
+}

@@ -16,6 +16,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("roxanne-engine", &["roxanne-core"]),
     ("roxanne-server", &["roxanne-core", "roxanne-engine"]),
     ("roxanne", &["roxanne-core", "roxanne-builder", "roxanne-engine", "roxanne-server"]),
+    ("roxanne-python", &["roxanne"]),
     ("roxanne-bench", &["roxanne-core", "roxanne-builder", "roxanne-engine", "roxanne"]),
     ("roxanne-tests", &["roxanne-core", "roxanne-builder", "roxanne-engine", "roxanne"]),
 ];

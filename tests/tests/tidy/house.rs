@@ -36,6 +36,9 @@ const FORBIDDEN: &[(&str, &str, &str)] = &[
     ("FIX", "ME", "unfinished: an issue, or the status table of README.md, is the place"),
 ];
 
+/// Words that a file may keep all the same: one tells people what day it is.
+const MAY_SAY: &[(&str, &str)] = &[("server/src/files.rs", concat!("System", "Time"))];
+
 /// Files that may say how things are run, with any path.
 const MAY_NAME_PATHS: &[&str] = &["README.md", "ARCHITECTURE.md", "bench/"];
 
@@ -100,7 +103,10 @@ pub(crate) fn words(tree: &Tree) -> Vec<String> {
     let mut complaints = Vec::new();
     for (path, text) in tree.texts().filter(|(path, _)| !MAY_NAME_PATHS.iter().any(|free| path.starts_with(free))) {
         for (number, line) in (1..).zip(text.lines()) {
-            let found = FORBIDDEN.iter().filter(|(a, b, _)| holds(line, &format!("{a}{b}")));
+            let found = FORBIDDEN.iter().filter(|(a, b, _)| {
+                let word = format!("{a}{b}");
+                holds(line, &word) && !MAY_SAY.contains(&(path, word.as_str()))
+            });
             complaints.extend(found.map(|(a, b, why)| format!("{path}:{number}: \"{a}{b}\" is {why}")));
         }
     }

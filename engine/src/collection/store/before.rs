@@ -77,9 +77,16 @@ impl Store {
         batch.0.put_cf(self.family(BEFORE), named(DELETION, key), [&sequence.to_le_bytes()[..], &node.to_le_bytes()].concat());
     }
 
-    /// The base before takes the place of the one that is there; gives what stands in the store of it.
-    pub(in super::super) fn put_back(&self, batch: &mut Batch, before: &Before, replaced: &str) -> Result<(), CollectionError> {
-        self.put_base(batch, &before.name, before.sequence, Some(replaced));
+    /// The base before takes the place of the one that is there, by the batch `sequence`; and what the store kept of it.
+    pub(in super::super) fn put_back(
+        &self,
+        batch: &mut Batch,
+        before: &Before,
+        sequence: u64,
+        replaced: &str,
+    ) -> Result<(), CollectionError> {
+        self.put_base(batch, &before.name, sequence, Some(replaced));
+        self.put_sequence(batch, sequence);
         batch.0.put_cf(self.family(META), "merged", before.merged.to_le_bytes());
         for (family, kind) in [(NODES, NODE), (SLOTS, RUN_OF)] {
             self.each_before(kind, |key, value| {

@@ -1,14 +1,22 @@
 //! What changed lately, for those who follow: keys by batch, and merges by number. Who is farther behind reads all anew.
 
 use super::{
-    super::redo::{Image, Plan},
+    super::{
+        processes,
+        redo::{Image, Plan},
+    },
     Batch, CHANGES, CollectionError, MERGES, Store,
 };
 use roxanne_core::format::superblock::FIRST_PAGE_OFFSET;
-use std::sync::{PoisonError, RwLockWriteGuard};
+use std::{
+    sync::{PoisonError, RwLockWriteGuard},
+    time::Duration,
+};
 
-/// Bytes of keys of a part; two parts are kept.
+/// Bytes of keys of a part; at least one part is kept, at most three.
 const PART_BYTES: u64 = 32 << 20;
+/// Batches from before it was opened that are kept.
+const BATCHES_KEPT: u64 = 1 << 16;
 /// Merges that are kept.
 const MERGES_KEPT: u64 = 16;
 
@@ -34,6 +42,16 @@ pub(in super::super) fn pages_of(images: &[Image]) -> Vec<u32> {
 }
 
 impl Store {
+    /// Forgets what nobody follows any more, where this is opened for writing.
+    pub(super) fn forget_old_changes(&self) -> Result<(), CollectionError> {
+        let sequence = self.state()?.sequence;
+        *self.parts.lock().unwrap_or_else(PoisonError::into_inner) = Parts { bytes: 0, first: sequence, before: sequence };
+        let mut batch = Batch::default();
+        let kept = sequence.saturating_sub(BATCHES_KEPT);
+        batch.0.delete_range_cf(self.family(CHANGES), 0u64.to_be_bytes(), kept.to_be_bytes());
+        self.commit(batch).map_err(|error| self.failed(&error))
+    }
+
     /// Says that a batch changed these keys.
     pub(in super::super) fn put_changes<'a>(&self, batch: &mut Batch, sequence: u64, keys: impl Iterator<Item = &'a [u8]>) {
         let mut value = Vec::new();
@@ -86,11 +104,24 @@ impl Store {
         parsed.map(Some).ok_or_else(|| self.damaged(format!("merge {epoch} is {} bytes", value.len())))
     }
 
+    /// As [`Store::catch_up`], for who holds its guard.
+    pub(in super::super) fn catch_up_held(&self) -> Result<(), CollectionError> {
+        // No file goes between being named and being opened.
+        let _files = processes::look_at_files(&self.path)?;
+        self.db.try_catch_up_with_primary().map_err(|error| self.failed(&error))
+    }
+
+    /// Removes files that are needed no more, unless somebody is looking at them this moment; RocksDB removes none by itself.
+    pub(in super::super) fn remove_old_files(&self) -> Result<(), CollectionError> {
+        let Some(_files) = processes::change_files(&self.path, Duration::ZERO)? else { return Ok(()) };
+        self.db.enable_file_deletions().and_then(|()| self.db.disable_file_deletions()).map_err(|error| self.failed(&error))
+    }
+
     /// Sees what was written since, where this follows another; nobody reads two things of it while the guard is held.
     pub(in super::super) fn catch_up(&self) -> Result<Option<RwLockWriteGuard<'_, ()>>, CollectionError> {
         let Some(still) = &self.still else { return Ok(None) };
         let guard = still.write().unwrap_or_else(PoisonError::into_inner);
-        self.db.try_catch_up_with_primary().map_err(|error| self.failed(&error))?;
+        self.catch_up_held()?;
         Ok(Some(guard))
     }
 }

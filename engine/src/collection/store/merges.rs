@@ -4,7 +4,6 @@ use super::{
     super::redo::{Freed, Merged, Plan},
     Batch, CollectionError, DELETED, META, NAMES, NO_NODE, NODES, SLOTS, Store, VECTORS, name_key,
 };
-use rocksdb::WriteOptions;
 use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -93,9 +92,7 @@ impl Store {
         }
         batch.0.put_cf(self.family(META), "merged", plan.epoch.to_le_bytes());
         self.put_merge(&mut batch, plan, pages);
-        let mut write = WriteOptions::default();
-        write.set_sync(true);
-        self.db.write_opt(batch.0, &write).map_err(|error| self.failed(&error))?;
+        self.commit_synced(batch).map_err(|error| self.failed(&error))?;
         Ok(fates)
     }
 
