@@ -17,6 +17,7 @@ use roxanne::{
 };
 use serde_json::Value;
 use std::{
+    panic::{self, AssertUnwindSafe},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -76,7 +77,8 @@ raise!(BuildError, OpenError, SearchError, CollectionError, rebuild::RebuildErro
 fn patiently<T: Send>(py: Python<'_>, stop: &AtomicBool, work: impl FnOnce() -> T + Send) -> PyResult<T> {
     thread::scope(|scope| {
         let (done, outcome) = mpsc::channel();
-        let worker = thread::Builder::new().spawn_scoped(scope, move || drop(done.send(work())));
+        let caught = move || drop(done.send(panic::catch_unwind(AssertUnwindSafe(work))));
+        let worker = thread::Builder::new().spawn_scoped(scope, caught);
         worker.map_err(|error| PyMemoryError::new_err(format!("no thread: {error}")))?;
         // The receiver stays on this thread.
         let outcome = Mutex::new(outcome);
@@ -84,8 +86,10 @@ fn patiently<T: Send>(py: Python<'_>, stop: &AtomicBool, work: impl FnOnce() -> 
         loop {
             let received = py.detach(|| locked(&outcome).recv_timeout(LOOK));
             match received {
-                Ok(value) => return signal.map(|()| value),
-                Err(mpsc::RecvTimeoutError::Disconnected) => return Err(RoxanneError::new_err("it panicked; stderr says where")),
+                Ok(Ok(value)) => return signal.map(|()| value),
+                Ok(Err(_)) | Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return Err(RoxanneError::new_err("it panicked; stderr says where"));
+                }
                 Err(mpsc::RecvTimeoutError::Timeout) if signal.is_ok() => {
                     signal = py.check_signals();
                     stop.store(signal.is_err(), Relaxed);
@@ -140,8 +144,15 @@ impl Asked {
         Ok(SearchParams { k: self.k, list_size: self.list_size, deadline: deadline.transpose()?, ..SearchParams::DEFAULT })
     }
 
-    fn threads(&self) -> usize {
-        if self.threads > 0 { self.threads } else { thread::available_parallelism().map_or(1, usize::from) }
+    /// Asked of the machine only where it matters: that takes longer than a search.
+    fn threads(&self, queries: usize) -> usize {
+        if queries == 1 {
+            1
+        } else if self.threads > 0 {
+            self.threads
+        } else {
+            thread::available_parallelism().map_or(1, usize::from)
+        }
     }
 }
 
@@ -259,7 +270,7 @@ impl NativeIndex {
         let (index, params) = (&self.index, asked.params()?);
         let dim = index.info().dim;
         let queries = rows_of(py, &queries, dim)?;
-        let (stop, threads) = (AtomicBool::new(false), asked.threads());
+        let (stop, threads) = (AtomicBool::new(false), asked.threads(queries.len() / dim));
         let each = |next: &AtomicUsize, found: &mut Vec<(usize, Row)>| -> Result<(), SearchError> {
             let count = queries.len() / dim;
             let query = |number: usize| &queries[number * dim..][..dim];
@@ -458,7 +469,7 @@ impl NativeCollection {
     fn search<'py>(&self, py: Python<'py>, queries: PyBuffer<f32>, asked: Asked, filter: Option<String>) -> PyResult<Bound<'py, PyDict>> {
         let (collection, dim, params, filter) = (self.collection()?, self.config.dim, asked.params()?, self.filter(filter)?);
         let queries = rows_of(py, &queries, dim)?;
-        let (stop, threads) = (AtomicBool::new(false), asked.threads());
+        let (stop, threads) = (AtomicBool::new(false), asked.threads(queries.len() / dim));
         let each = |next: &AtomicUsize, found: &mut Vec<(usize, Row)>| -> Result<(), CollectionError> {
             loop {
                 let number = next.fetch_add(1, Relaxed);
