@@ -83,6 +83,8 @@ impl Inner {
     /// Tells the writer what no search here sees any more: nothing while some see one base and some another.
     pub(super) fn say_what_is_seen(&self) -> Result<(), CollectionError> {
         let Some(follower) = &self.follower else { return Ok(()) };
+        // Nobody takes up another base between the look and what is said of it.
+        let _writer = locked(&self.writer);
         let held = self.pins.held();
         let generation = |snapshot: &Snapshot| snapshot.base.as_ref().map_or(0, |base| base.info().generation);
         let seen = match held.first() {
