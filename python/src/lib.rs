@@ -497,6 +497,9 @@ impl NativeCollection {
     fn merge(&self, py: Python<'_>) -> PyResult<()> {
         let collection = self.collection()?;
         let stop = Arc::new(AtomicBool::new(false));
+        if collection.count() == 0 {
+            return Ok(());
+        }
         if !collection.merges_in_place() {
             let params = BuildParams { capacity: rebuild::room_for(collection.count()), ..BuildParams::default() };
             let observer = Arc::new(Silent);

@@ -158,6 +158,10 @@ def test_what_makes_no_sense_is_told_and_changes_nothing(tmp_path, index):
         ]:
             with pytest.raises(rx.InputError, match=words):
                 call()
+        docs.merge()
+        assert docs.upsert([], np.zeros((0, 2))) == 0 and docs.search(np.zeros((0, 2)), k=3).keys.shape == (0, 3)
+        with pytest.raises(rx.InputError, match="k 2147483648 is not in"):
+            docs.search([1.0, 2.0], k=1 << 31)
         assert len(docs) == 0 and docs.search([1.0, 2.0], k=3).keys.tolist() == [[int(rx.NO_KEY)] * 3]
         docs.upsert([1], [[1.0, 2.0]])
         with pytest.raises(rx.InputError, match="key 1 is there already"):

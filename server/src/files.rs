@@ -23,9 +23,9 @@ pub(crate) fn failed(path: &Path, error: io::Error) -> Refusal {
     CollectionError::Io { path: path.to_path_buf(), error }.into()
 }
 
-/// A text without the place of the data directory `data`.
+/// A text without the place of the data directory, which `data` is from the root on.
 pub(crate) fn without(text: &str, data: &str) -> String {
-    text.replace(data, "DATA")
+    text.replace(&format!("{data}/"), "DATA/")
 }
 
 /// Puts `bytes` into the file `path`, durably: after a loss of power it holds them, or what it held before.
@@ -81,6 +81,12 @@ mod tests {
         ] {
             assert_eq!(utc(UNIX_EPOCH + Duration::from_secs(seconds)), said);
         }
+    }
+
+    #[test]
+    fn the_place_of_the_data_is_hidden_and_words_are_not() {
+        let said = without("/srv/data/collections/c: metadata/x in /srv/database", "/srv/data");
+        assert_eq!(said, "DATA/collections/c: metadata/x in /srv/database");
     }
 
     #[test]

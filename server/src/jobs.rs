@@ -102,10 +102,7 @@ impl Jobs {
     /// `POST rollback`.
     pub(crate) fn rollback(self: &Arc<Self>, name: &str, served: Arc<Served>) -> Result<Value, Refusal> {
         if served.collection.previous()?.is_none() {
-            return Err(Refusal::new(
-                StatusCode::CONFLICT,
-                "the base before the last promotion is not kept; there is nothing to go back to",
-            ));
+            return Err(CollectionError::NoPrevious { path: served.collection.path().to_path_buf() }.into());
         }
         self.begin("rollback", name, served, Work::Rollback)
     }

@@ -20,13 +20,7 @@ use metrics::Metrics;
 use roxanne_core::ErrorClass;
 use roxanne_engine::collection::CollectionOptions;
 use snapshots::Snapshots;
-use std::{
-    future::Future,
-    io,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc};
 use tokio::sync::Semaphore;
 
 /// How to serve.
@@ -113,7 +107,8 @@ pub async fn serve(options: ServerOptions, ready: impl FnOnce(SocketAddr), stop:
     let failed = |error| ServeError::Bind { bind, error };
     let listener = tokio::net::TcpListener::bind(bind).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let data = Path::new(&data);
+    // From the root on, so that it can be told from other words where it must not be said.
+    let data = &std::path::absolute(&data).map_err(|error| ServeError::Data { path: data, error })?;
     let collections = Collections::open(data, collection)?;
     let (snapshots, jobs) = (Snapshots::new(data), Arc::new(Jobs::new(data)));
     let running = Arc::new(Semaphore::new(routes::MOST_AT_ONCE));

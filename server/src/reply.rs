@@ -54,12 +54,6 @@ impl From<CollectionError> for Refusal {
                 eprintln!("error: {error}");
                 "the collection failed; the server's log says how".to_string()
             }
-            // Without the directory, which stands before the first colon.
-            CollectionError::Rejected { detail, .. } => format!("the index cannot become the base: {detail}"),
-            CollectionError::Snapshot { detail, .. } => format!("a snapshot that cannot be restored: {detail}"),
-            CollectionError::NoPrevious { .. } => {
-                "the base before the last promotion is not kept; there is nothing to go back to".to_string()
-            }
             _ => error.to_string(),
         };
         Refusal { status, detail }

@@ -9,6 +9,7 @@ use roxanne_core::ErrorClass;
 use roxanne_engine::collection::{Change, Collection, CollectionError, Salvage};
 use serde_json::{Value, json};
 use std::{
+    fs,
     io::{self, Write},
     path::PathBuf,
     sync::atomic::Ordering::Relaxed,
@@ -38,12 +39,24 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let salvage = Salvage::open(&args.directory)?;
-    let collection = Collection::create(&args.output, salvage.config(), &args.opening.options())?;
+    // Under another name until it is whole.
+    let name = args.output.file_name().ok_or_else(|| Failure::usage("--output names no directory"))?;
+    let partial = args.output.with_file_name(format!(".{}.repairing", name.to_string_lossy()));
+    if args.output.symlink_metadata().is_ok() {
+        return Err(CollectionError::Exists { path: args.output.clone() }.into());
+    }
+    match fs::remove_dir_all(&partial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(Failure::io(&partial, "remove what was left of a repair")(error));
+        }
+        _ => {}
+    }
+    let collection = Collection::create(&partial, salvage.config(), &args.opening.options())?;
     let stop = interrupt::stop_flag();
     let mut batch = Vec::with_capacity(BATCH);
     let write = |batch: &mut Vec<Change>| -> Result<(), CollectionError> {
         if stop.load(Relaxed) {
-            return Err(CollectionError::Io { path: args.output.clone(), error: io::ErrorKind::Interrupted.into() });
+            return Err(CollectionError::Io { path: partial.clone(), error: io::ErrorKind::Interrupted.into() });
         }
         patiently(&collection, std::mem::take(batch), &stop).map(|_| ())
     };
@@ -54,13 +67,14 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let report = match outcome.and_then(|report| write(&mut batch).map(|()| report)) {
         Ok(report) => report,
         Err(error) => {
-            // What is not whole is not left for whole.
             drop(collection);
-            let _ = std::fs::remove_dir_all(&args.output);
+            let _ = fs::remove_dir_all(&partial);
             let failure = Failure::from(error);
             return Err(if stop.load(Relaxed) { Failure::new(ErrorClass::Interrupted, "interrupted; nothing was left") } else { failure });
         }
     };
+    drop(collection);
+    fs::rename(&partial, &args.output).map_err(Failure::io(&args.output, "name the new collection"))?;
     let lost = report.lost.len() as u64 + report.lost_unnamed;
     if args.json {
         let keys: Vec<Value> = report.lost.iter().map(key_json).collect();

@@ -7,7 +7,7 @@
 use super::{
     Collection, CollectionError, PointKey,
     commit::Writer,
-    delta::Delta,
+    delta::{Delta, MAX_SLOTS},
     keys::node_of,
     locked,
     publish::{check_base, name_of},
@@ -29,7 +29,8 @@ impl Collection {
     /// Searches go on meanwhile, writes wait.
     ///
     /// # Errors
-    /// `NoPrevious` where none is kept; a base that cannot be opened; `DeltaFull` where what was written since does not fit memory; a failing disk. The base that is there serves on then.
+    /// `NoPrevious` where none is kept; a base that cannot be opened; `DeltaFull` where what was written since does not fit memory; a failing disk. The base
+    /// that is there serves on then.
     pub fn rollback(&self) -> Result<(), CollectionError> {
         let inner = self.inner();
         if inner.options.read_only {
@@ -80,7 +81,8 @@ impl Collection {
             let node = node_then(bytes, &key)?;
             store.put_vector(&mut batch, bytes, node, row);
             next.append(key, row.into(), node);
-            Ok(())
+            let (bytes, allowed) = (next.delta_bytes, inner.options.delta_bytes);
+            if bytes > allowed || u64::from(next.len) >= MAX_SLOTS { Err(CollectionError::DeltaFull { bytes, allowed }) } else { Ok(()) }
         };
         for slot in (0..writer.len).filter(|&slot| !writer.delta_dead.contains(slot)) {
             let slot = writer.delta.slot(slot);
@@ -100,9 +102,6 @@ impl Collection {
             let is_there = next.slots.contains_key(&key) || store.written_at(bytes)?.is_none();
             if is_there { Ok(()) } else { put(&mut next, key, bytes, row) }
         })?;
-        if next.delta_bytes > inner.options.delta_bytes {
-            return Err(CollectionError::DeltaFull { bytes: next.delta_bytes, allowed: inner.options.delta_bytes });
-        }
         store.commit_synced(batch).map_err(|error| writer.outcome_unknown(&inner.path, &error))?;
         let gone = writer.base.as_ref().map(|base| base.info().path.clone());
         *writer = next;
