@@ -7,6 +7,7 @@ pub(crate) mod convert;
 pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod info;
+pub(crate) mod key;
 pub(crate) mod merge;
 pub(crate) mod plan;
 pub(crate) mod repair;

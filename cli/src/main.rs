@@ -14,6 +14,7 @@ mod probe;
 mod progress;
 mod queries;
 mod rates;
+mod settings;
 mod text;
 mod trial;
 mod usage;
@@ -78,6 +79,10 @@ enum Command {
     Promote(commands::merge::PromoteArgs),
     Rollback(commands::merge::RollbackArgs),
     Serve(commands::serve::Args),
+    #[command(subcommand)]
+    Config(commands::serve::ConfigArgs),
+    #[command(subcommand)]
+    Key(commands::key::Args),
     Convert(commands::convert::Args),
     Doctor(commands::doctor::Args),
     BenchGpu(commands::bench_gpu::Args),
@@ -128,6 +133,8 @@ fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Promote(args) => commands::merge::promote(args, out),
         Command::Rollback(args) => commands::merge::rollback(args, out),
         Command::Serve(args) => commands::serve::run(args, out),
+        Command::Config(args) => commands::serve::config(args, out),
+        Command::Key(args) => commands::key::run(args, out),
         Command::Convert(args) => commands::convert::run(args, out),
         Command::Doctor(args) => commands::doctor::run(args, out),
         Command::BenchGpu(args) => commands::bench_gpu::run(args, out),

@@ -2,7 +2,7 @@
 
 use roxanne_core::{element::ElementType, format::record::Stored, metric::Metric};
 use roxanne_engine::{SearchParams, collection::KeyKind};
-use std::str::FromStr;
+use std::{str::FromStr, time::Duration};
 
 /// Most points of one sweep.
 const MAX_POINTS: usize = 64;
@@ -22,6 +22,23 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     };
     let number: u64 = number.parse().map_err(|_| "write a whole number before the unit, such as 64G".to_string())?;
     number.checked_mul(1 << shift).filter(|&bytes| bytes > 0).ok_or_else(|| "a size is between 1 byte and 2^64".into())
+}
+
+/// `500ms`, `10s`, `5m` or `1h`: a whole number and a unit, which 0 needs not.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let bad = || "write a whole number and ms, s, m or h, such as 500ms".to_string();
+    let number: u64 = number.parse().map_err(|_| bad())?;
+    let millis = match unit {
+        "" if number == 0 => 0,
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(bad()),
+    };
+    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(bad)
 }
 
 /// A share of a whole, 0 to 1.
@@ -160,6 +177,18 @@ impl FromStr for QuerySource {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_has_a_unit() {
+        let millis = |text| duration(text).map(|time| time.as_millis()).ok();
+        assert_eq!(
+            (millis("500ms"), millis("2s"), millis("3m"), millis("1h"), millis("0")),
+            (Some(500), Some(2000), Some(180_000), Some(3_600_000), Some(0))
+        );
+        assert!(
+            ["", "5", "s", "-1s", "1.5s", "99999999999999999999h", "18446744073709551615h"].into_iter().all(|text| millis(text).is_none())
+        );
+    }
 
     #[test]
     fn a_size_is_a_whole_number_and_a_power_of_1024() {

@@ -186,6 +186,19 @@ pub struct CollectionStats {
     pub delta_allowed: u64,
 }
 
+/// Memory of a collection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CollectionMemory {
+    /// Codes, codebook and navigation graph of the base, and neighbors where they are kept.
+    pub resident_bytes: u64,
+    /// Pages of the base that are, or may come to be, kept.
+    pub kept_bytes: u64,
+    /// Vectors that are in no base yet.
+    pub delta_bytes: u64,
+    /// What base and delta may take.
+    pub allowed_bytes: u64,
+}
+
 /// What a search sees, from its beginning to its end.
 pub(crate) struct Snapshot {
     sequence: u64,
@@ -364,6 +377,19 @@ impl Collection {
             delta_linked: u64::from(snapshot.delta.linked()),
             delta_bytes: snapshot.delta_bytes,
             delta_allowed: inner.options.delta_bytes,
+        }
+    }
+
+    /// Memory by what it is for.
+    pub fn memory(&self) -> CollectionMemory {
+        let inner = self.inner();
+        let snapshot = inner.snapshot.load();
+        let info = snapshot.base.as_ref().map(Index::info);
+        CollectionMemory {
+            resident_bytes: info.map_or(0, |info| info.resident_bytes),
+            kept_bytes: info.map_or(0, |info| info.kept_bytes),
+            delta_bytes: snapshot.delta_bytes,
+            allowed_bytes: inner.options.base.budget.ram.saturating_add(inner.options.delta_bytes),
         }
     }
 

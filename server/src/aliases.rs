@@ -1,7 +1,8 @@
 //! Other names of collections. All of a request change at once; `aliases.json` in the data directory holds them.
 
 use crate::{ServeError, files, reply::Refusal};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -13,6 +14,48 @@ const FILE: &str = "aliases.json";
 
 /// The collection of each alias.
 type Names = BTreeMap<String, String>;
+
+/// One other name.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Alias {
+    alias_name: String,
+    collection_name: String,
+}
+
+/// Other names.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct AliasList {
+    aliases: Vec<Alias>,
+}
+
+/// Changes, made all at once or not at all.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Changes {
+    actions: Vec<AliasChange>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum AliasChange {
+    CreateAlias(Alias),
+    DeleteAlias(OneAlias),
+    RenameAlias(Rename),
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct OneAlias {
+    alias_name: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Rename {
+    old_alias_name: String,
+    new_alias_name: String,
+}
 
 pub(crate) struct Aliases {
     path: PathBuf,
@@ -40,49 +83,41 @@ impl Aliases {
         self.locked().get(name).cloned()
     }
 
-    /// All, or those of one collection, as Qdrant shows them.
-    pub(crate) fn shown(&self, of: Option<&str>) -> Value {
+    /// Those that `which` is true of, by the alias and its collection.
+    pub(crate) fn shown(&self, which: impl Fn(&str, &str) -> bool) -> AliasList {
         let names = self.locked();
-        let shown = names.iter().filter(|(_, collection)| of.is_none_or(|of| of == *collection));
-        let shown: Vec<Value> = shown.map(|(alias, collection)| json!({"alias_name": alias, "collection_name": collection})).collect();
-        json!({"aliases": shown})
+        let shown = names.iter().filter(|(alias, collection)| which(alias, collection));
+        AliasList { aliases: shown.map(|(alias, own)| Alias { alias_name: alias.clone(), collection_name: own.clone() }).collect() }
     }
 
     /// Makes all changes of a request, or none; `is_there` says whether there is a collection of a name.
-    pub(crate) fn change(&self, body: &Value, is_there: &dyn Fn(&str) -> bool) -> Result<(), Refusal> {
-        let actions = body.get("actions").and_then(Value::as_array).ok_or_else(|| Refusal::bad("actions: a list is expected"))?;
+    pub(crate) fn change(&self, body: Changes, is_there: &dyn Fn(&str) -> bool) -> Result<(), Refusal> {
         let mut names = self.locked();
         let mut next = names.clone();
-        for (i, action) in actions.iter().enumerate() {
-            let part = |name: &str, field: &str| {
-                let text = action[name].get(field).and_then(Value::as_str);
-                text.map(str::to_string).ok_or_else(|| Refusal::bad(format!("actions[{i}].{name}.{field}: a text is expected")))
-            };
+        for (i, change) in body.actions.into_iter().enumerate() {
+            let at = |refusal: Refusal| refusal.within(&format!("actions[{i}]"));
             let unknown = |alias: &str| Refusal::not_found(format!("Alias {alias} does not exists!"));
             let take_name = |alias: &str| {
                 if !files::is_name(alias) {
-                    return Err(Refusal::bad(format!("actions[{i}]: {}", files::NAMES)));
+                    return Err(Refusal::bad("bad_name", files::NAMES).field("alias_name"));
                 }
-                let taken = || Refusal::bad(format!("Collection with the same name as alias {alias} already exists!"));
+                let taken = || Refusal::bad("exists", format!("Collection with the same name as alias {alias} already exists!"));
                 if is_there(alias) { Err(taken()) } else { Ok(()) }
             };
-            if action.get("create_alias").is_some() {
-                let (collection, alias) = (part("create_alias", "collection_name")?, part("create_alias", "alias_name")?);
-                if !is_there(&collection) {
-                    return Err(Refusal::not_found(format!("Collection `{collection}` doesn't exist!")));
+            match change {
+                AliasChange::CreateAlias(Alias { alias_name, collection_name }) => {
+                    if !is_there(&collection_name) {
+                        return Err(Refusal::not_found(format!("Collection `{collection_name}` doesn't exist!")));
+                    }
+                    take_name(&alias_name).map_err(at)?;
+                    next.insert(alias_name, collection_name);
                 }
-                take_name(&alias)?;
-                next.insert(alias, collection);
-            } else if action.get("delete_alias").is_some() {
-                let alias = part("delete_alias", "alias_name")?;
-                next.remove(&alias).ok_or_else(|| unknown(&alias))?;
-            } else if action.get("rename_alias").is_some() {
-                let (old, new) = (part("rename_alias", "old_alias_name")?, part("rename_alias", "new_alias_name")?);
-                take_name(&new)?;
-                let collection = next.remove(&old).ok_or_else(|| unknown(&old))?;
-                next.insert(new, collection);
-            } else {
-                return Err(Refusal::bad(format!("actions[{i}]: create_alias, delete_alias or rename_alias is expected")));
+                AliasChange::DeleteAlias(OneAlias { alias_name }) => _ = next.remove(&alias_name).ok_or_else(|| unknown(&alias_name))?,
+                AliasChange::RenameAlias(Rename { old_alias_name, new_alias_name }) => {
+                    take_name(&new_alias_name).map_err(at)?;
+                    let own = next.remove(&old_alias_name).ok_or_else(|| unknown(&old_alias_name))?;
+                    next.insert(new_alias_name, own);
+                }
             }
         }
         self.keep(&mut names, next)

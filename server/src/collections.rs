@@ -1,10 +1,20 @@
 //! The collections of a data directory, by name. A name is a directory's and never a path.
 
-use crate::{ServeError, aliases::Aliases, files, reply::Refusal};
-use hyper::StatusCode;
-use roxanne_engine::collection::{
-    Collection, CollectionConfig, CollectionError, CollectionOptions, CollectionStats, Rebuild, is_collection,
+use crate::{
+    ServeError,
+    aliases::Aliases,
+    body::{self, Ignored, Lacking},
+    canary::Canary,
+    files,
+    reply::Refusal,
+    routes::Call,
 };
+use hyper::StatusCode;
+use roxanne_core::{element::ElementType, metric::Metric};
+use roxanne_engine::collection::{Collection, CollectionConfig, CollectionError, CollectionOptions, KeyKind, Rebuild, is_collection};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     fs,
@@ -29,6 +39,8 @@ pub(crate) struct Served {
     pub(crate) changing: RwLock<()>,
     /// Builds a base, where there is a builder.
     pub(crate) rebuild: Option<Arc<Rebuild>>,
+    /// Measures recall.
+    pub(crate) canary: Canary,
 }
 
 pub(crate) struct Collections {
@@ -65,7 +77,7 @@ impl Collections {
                 // One that is damaged keeps no other from being served.
                 match Collection::open(&path, &options) {
                     Ok(collection) => _ = open.insert(name.to_string(), Arc::new(Served::new(collection, &options))),
-                    Err(error) => eprintln!("error: {name} is not served: {error}"),
+                    Err(error) => tracing::error!(collection = name, %error, "a collection is not served"),
                 }
             }
         }
@@ -76,8 +88,8 @@ impl Collections {
         locked(&self.open).keys().cloned().collect()
     }
 
-    pub(crate) fn stats(&self) -> Vec<(String, CollectionStats)> {
-        locked(&self.open).iter().map(|(name, served)| (name.clone(), served.collection.stats())).collect()
+    pub(crate) fn all(&self) -> Vec<(String, Arc<Served>)> {
+        locked(&self.open).iter().map(|(name, served)| (name.clone(), Arc::clone(served))).collect()
     }
 
     /// Whether there is a collection of this very name.
@@ -107,9 +119,9 @@ impl Collections {
 
     pub(crate) fn create(&self, name: &str, config: &CollectionConfig) -> Result<(), Refusal> {
         if !files::is_name(name) {
-            return Err(Refusal::bad(files::NAMES));
+            return Err(Refusal::bad("bad_name", files::NAMES).field("collection"));
         }
-        let exists = || Refusal::new(StatusCode::CONFLICT, format!("Wrong input: Collection `{name}` already exists!"));
+        let exists = || Refusal::conflict("exists", format!("Wrong input: Collection `{name}` already exists!"));
         let _one_at_a_time = locked(&self.changing);
         // An alias too.
         if self.find(name).is_some() {
@@ -124,12 +136,16 @@ impl Collections {
                 error.into()
             }
         })?;
+        tracing::info!(collection = name, dim = config.dim, metric = config.metric.name(), "a collection was made");
         locked(&self.open).insert(name.to_string(), Arc::new(Served::new(made, &self.options)));
         Ok(())
     }
 
     /// Removes one, and its aliases; false when there was none.
     pub(crate) fn remove(&self, name: &str) -> Result<bool, Refusal> {
+        if !files::is_name(name) {
+            return Err(Refusal::bad("bad_name", files::NAMES).field("collection"));
+        }
         let _one_at_a_time = locked(&self.changing);
         let there = self.close(name)?;
         // What a recovery left that failed must not come back in its place.
@@ -138,14 +154,18 @@ impl Collections {
             self.put_away(name)?;
         }
         self.aliases.forget(name)?;
+        tracing::info!(collection = name, there, "a collection was removed");
         Ok(there)
     }
 
     /// Makes a collection of a snapshot, in the place of the one that is there.
     pub(crate) fn recover(&self, name: &str, snapshot: &Path) -> Result<(), Refusal> {
+        if !files::is_name(name) {
+            return Err(Refusal::bad("bad_name", files::NAMES).field("collection"));
+        }
         let _one_at_a_time = locked(&self.changing);
         if self.aliases.find(name).is_some() {
-            return Err(Refusal::bad(format!("{name} is an alias")));
+            return Err(Refusal::bad("bad_name", format!("{name} is an alias")));
         }
         let (path, fresh) = (self.directory.join(name), self.directory.join(format!(".{name}{RECOVERED}")));
         remove(&fresh)?;
@@ -172,7 +192,7 @@ impl Collections {
         while Arc::strong_count(&served) > 1 {
             if begin.elapsed() > PATIENCE {
                 locked(&self.open).insert(name.to_string(), served);
-                return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("Collection `{name}` is in use; try again")));
+                return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "busy", format!("Collection `{name}` is in use; try again")));
             }
             thread::sleep(LOOK);
         }
@@ -225,6 +245,229 @@ fn finish_recoveries(directory: &Path) -> std::io::Result<()> {
 
 impl Served {
     fn new(collection: Collection, options: &CollectionOptions) -> Served {
-        Served { collection, changing: RwLock::default(), rebuild: options.rebuild.clone() }
+        Served { collection, changing: RwLock::default(), rebuild: options.rebuild.clone(), canary: Canary::default() }
     }
+}
+
+/// What a new collection is made of.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Create {
+    #[schemars(with = "Vectors")]
+    vectors: Option<Value>,
+    #[serde(default)]
+    sparse_vectors: Lacking,
+    #[serde(default)]
+    init_from: Lacking,
+    #[serde(default)]
+    #[allow(dead_code)]
+    shard_number: Ignored,
+    #[serde(default)]
+    sharding_method: Lacking,
+    #[serde(default)]
+    #[allow(dead_code)]
+    replication_factor: Ignored,
+    #[serde(default)]
+    #[allow(dead_code)]
+    write_consistency_factor: Ignored,
+    #[serde(default)]
+    #[allow(dead_code)]
+    on_disk_payload: Ignored,
+    #[serde(default)]
+    #[allow(dead_code)]
+    hnsw_config: Ignored,
+    #[serde(default)]
+    #[allow(dead_code)]
+    wal_config: Ignored,
+    #[serde(default)]
+    #[allow(dead_code)]
+    optimizers_config: Ignored,
+    #[serde(default)]
+    #[allow(dead_code)]
+    quantization_config: Ignored,
+    #[serde(default)]
+    strict_mode_config: Lacking,
+    #[serde(default)]
+    #[allow(dead_code)]
+    metadata: Ignored,
+}
+
+/// The vectors of its points: one a point, without a name.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Vectors {
+    /// Coordinates of a vector.
+    #[schemars(range(min = 1, max = 8192))]
+    size: usize,
+    distance: Distance,
+    #[serde(default)]
+    datatype: Datatype,
+    #[serde(default)]
+    #[allow(dead_code)]
+    on_disk: Ignored,
+    #[serde(default)]
+    #[allow(dead_code)]
+    hnsw_config: Ignored,
+    #[serde(default)]
+    #[allow(dead_code)]
+    quantization_config: Ignored,
+    #[serde(default)]
+    multivector_config: Lacking,
+}
+
+/// What near means.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+enum Distance {
+    Cosine,
+    Dot,
+    Euclid,
+    Manhattan,
+}
+
+/// The type of a coordinate.
+#[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Datatype {
+    #[default]
+    Float32,
+    Float16,
+    Uint8,
+}
+
+impl Create {
+    pub(crate) fn config(self) -> Result<CollectionConfig, Refusal> {
+        let lacking =
+            [("sparse_vectors", &self.sparse_vectors), ("init_from", &self.init_from), ("sharding_method", &self.sharding_method)];
+        Lacking::none_of(&lacking)?;
+        Lacking::none_of(&[("strict_mode_config", &self.strict_mode_config)])?;
+        let mut vectors = self.vectors.ok_or_else(|| Refusal::bad("bad_input", "vectors is missing").field("vectors"))?;
+        // The one without a name, which clients may name "".
+        if let Some(one) = vectors.as_object_mut().filter(|names| names.len() == 1).and_then(|names| names.remove("")) {
+            vectors = one;
+        }
+        let of_names = |names: &serde_json::Map<String, Value>| !names.is_empty() && names.values().all(Value::is_object);
+        if vectors.as_object().is_some_and(of_names) {
+            return Err(Refusal::not_there("several vectors with names under one point").field("vectors"));
+        }
+        let Vectors { size, distance, datatype, multivector_config, .. } = body::read_part(vectors, "vectors")?;
+        Lacking::none_of(&[("multivector_config", &multivector_config)])?;
+        let metric = match distance {
+            Distance::Cosine => Metric::Cosine,
+            Distance::Dot => Metric::InnerProduct,
+            Distance::Euclid => Metric::L2,
+            Distance::Manhattan => Metric::Manhattan,
+        };
+        let element = match datatype {
+            Datatype::Float32 => ElementType::F32,
+            Datatype::Float16 => ElementType::F16,
+            Datatype::Uint8 => ElementType::U8,
+        };
+        // Ids are numbers or UUIDs, both as texts.
+        Ok(CollectionConfig { dim: size, metric, element, keys: KeyKind::Strings })
+    }
+}
+
+/// Of which field of payloads an index is wanted.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FieldIndex {
+    #[allow(dead_code)]
+    field_name: String,
+    #[serde(default)]
+    #[allow(dead_code)]
+    field_schema: Ignored,
+    #[serde(default)]
+    #[allow(dead_code)]
+    field_type: Ignored,
+}
+
+/// Whether it is there.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Exists {
+    pub(crate) exists: bool,
+}
+
+/// Names of collections.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Names {
+    collections: Vec<Name>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Name {
+    name: String,
+}
+
+/// `GET collections`: those that the caller may see.
+pub(crate) fn list(call: &Call) -> Names {
+    let names = call.server.collections.names().into_iter().filter(|name| call.sees(name));
+    Names { collections: names.map(|name| Name { name }).collect() }
+}
+
+/// What a collection is and where it stands, in the fields that clients of Qdrant look for.
+pub(crate) fn info(served: &Served) -> Value {
+    let (config, stats) = (served.collection.config(), served.collection.stats());
+    let distance = match config.metric {
+        Metric::Cosine => "Cosine",
+        Metric::InnerProduct => "Dot",
+        Metric::L2 => "Euclid",
+        Metric::Manhattan => "Manhattan",
+        Metric::Hamming => "Hamming",
+    };
+    let trouble = served.collection.trouble();
+    json!({
+        "status": if trouble.is_some() { "yellow" } else { "green" },
+        "optimizer_status": trouble.map_or(json!("ok"), |error| json!({"error": error})),
+        "points_count": stats.points,
+        "indexed_vectors_count": stats.points.saturating_sub(stats.delta_points.saturating_sub(stats.delta_linked)),
+        "segments_count": 1 + u64::from(stats.base_points > 0),
+        "config": {
+            "params": {"vectors": {"size": config.dim, "distance": distance}, "shard_number": 1, "replication_factor": 1, "on_disk_payload": true},
+            "hnsw_config": {"m": 0, "ef_construct": 0, "full_scan_threshold": 0},
+            "optimizer_config": {"deleted_threshold": 0.0, "vacuum_min_vector_number": 0, "default_segment_number": 0, "flush_interval_sec": 0},
+        },
+        "payload_schema": {},
+        "roxanne": {
+            "sequence": stats.sequence, "base_points": stats.base_points, "base_dead": stats.base_dead - stats.base_free,
+            "base_free": stats.base_free, "delta_points": stats.delta_points - stats.delta_dead, "delta_bytes": stats.delta_bytes,
+            "delta_allowed_bytes": stats.delta_allowed, "datatype": config.element.name(),
+        },
+    })
+}
+
+/// Where a collection stands, and the bases that a promotion and a rollback change.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Standing {
+    points: u64,
+    /// The last batch.
+    sequence: u64,
+    base_points: u64,
+    /// Points that are in no base yet.
+    in_memory: u64,
+    /// The base, in hexadecimal digits.
+    generation: Option<String>,
+    /// The base before, where it is kept.
+    previous: Option<Previous>,
+    /// Recall@10 of queries that were asked, against all points.
+    canary_recall: Option<f64>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Previous {
+    /// The batch after which it stood.
+    sequence: u64,
+}
+
+/// `GET /v1/collections/C`.
+pub(crate) fn standing(served: &Served) -> Result<Standing, Refusal> {
+    let (stats, previous) = (served.collection.stats(), served.collection.previous()?);
+    Ok(Standing {
+        points: stats.points,
+        sequence: stats.sequence,
+        base_points: stats.base_points,
+        in_memory: stats.delta_points - stats.delta_dead,
+        generation: served.collection.base_generation().map(|generation| format!("{generation:016x}")),
+        previous: previous.map(|sequence| Previous { sequence }),
+        canary_recall: served.canary.recall().map(|(recall, _)| recall),
+    })
 }

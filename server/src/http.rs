@@ -1,42 +1,65 @@
 //! Connections: how many, how long they may take, and who may ask.
+//!
+//! A request goes through: a bound on connections, time for its head and for every piece of its body, the key, the route, the role, a bound on the body,
+//! a bound on what runs at once. What runs is the engine, which blocks, on threads of its own.
 
-use crate::{Server, files, reply::Refusal, routes};
-use http_body_util::{BodyExt, Full, Limited};
+use crate::{
+    Server,
+    access::{Caller, Role},
+    dashboard, events, files,
+    jobs::Jobs,
+    patience::{HEAD, Patient},
+    reply::{Refusal, envelope},
+    routes::{self, Call, Gives, ROUTES, Run, Scope, Takes},
+};
+use http_body_util::{BodyExt, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
     body::{Body, Bytes, Incoming},
-    header,
+    header::{self, HeaderName, HeaderValue},
+    http::request::Parts,
     server::conn::http1,
     service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use std::{
     convert::Infallible,
     future::Future,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::timeout,
 };
 
 /// Connections at once.
 const MOST_CONNECTIONS: usize = 4096;
-/// For the head of a request, and for every piece of its body.
+/// For every piece of a body.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// For all of a body.
 const LONGEST_BODY: Duration = Duration::from_secs(120);
 /// Bytes of a head, and of a body.
 const HEAD_BYTES: usize = 32 << 10;
 const BODY_BYTES: usize = 32 << 20;
-/// Kibibytes of bodies that are read or worked on at once; those beyond wait.
+/// Kibibytes of bodies that are read or worked on at once; those beyond are told to come again.
 pub(crate) const BODIES_KIB: usize = 256 << 10;
 /// For what runs when the server is told to stop.
 const LAST_WORDS: Duration = Duration::from_secs(20);
 /// After an accept that failed, as where no more files may be open.
 const BREATH: Duration = Duration::from_millis(50);
+/// Characters of a request's id that somebody else gave.
+const ID_LENGTH: usize = 64;
+/// Of a request's `wait`.
+const LONGEST_WAIT: usize = 60;
+
+/// What goes back: bytes, or events as they come.
+pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// Accepts until `stop` is ready, then waits for what runs.
 pub(crate) async fn run(server: &Arc<Server>, listener: TcpListener, stop: impl Future<Output = ()>) {
@@ -57,7 +80,15 @@ pub(crate) async fn run(server: &Arc<Server>, listener: TcpListener, stop: impl 
         let (server, mut stopped) = (Arc::clone(server), stopped.clone());
         tokio::spawn(async move {
             server.metrics.connections.fetch_add(1, Relaxed);
-            serve_one(&server, stream, &mut stopped).await;
+            let _ = stream.set_nodelay(true);
+            match &server.tls {
+                None => serve_one(&server, stream, &mut stopped).await,
+                Some(tls) => {
+                    if let Ok(Ok(stream)) = timeout(HEAD, tls.acceptor().accept(stream)).await {
+                        serve_one(&server, stream, &mut stopped).await;
+                    }
+                }
+            }
             server.metrics.connections.fetch_sub(1, Relaxed);
             drop(permit);
         });
@@ -69,15 +100,19 @@ pub(crate) async fn run(server: &Arc<Server>, listener: TcpListener, stop: impl 
     let _ = timeout(LAST_WORDS, stopping.closed()).await;
 }
 
-async fn serve_one(server: &Arc<Server>, stream: TcpStream, stopped: &mut watch::Receiver<()>) {
-    let _ = stream.set_nodelay(true);
+async fn serve_one(server: &Arc<Server>, stream: impl AsyncRead + AsyncWrite + Unpin, stopped: &mut watch::Receiver<()>) {
+    let answering = Arc::new(AtomicBool::new(false));
     let service = service_fn(|request| {
-        let server = Arc::clone(server);
-        async move { Ok::<_, Infallible>(answer(&server, request).await) }
+        let (server, answering) = (Arc::clone(server), Arc::clone(&answering));
+        async move {
+            answering.store(true, Relaxed);
+            let answer = answer(&server, request).await;
+            answering.store(false, Relaxed);
+            Ok::<_, Infallible>(answer)
+        }
     });
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(HEAD_BYTES);
-    let connection = http.serve_connection(TokioIo::new(stream), service);
+    let stream = TokioIo::new(Patient::new(stream, Arc::clone(&answering)));
+    let connection = http1::Builder::new().max_buf_size(HEAD_BYTES).serve_connection(stream, service);
     tokio::pin!(connection);
     tokio::select! {
         // Who goes away, or sends what is no HTTP, is told by the end of the connection.
@@ -89,76 +124,207 @@ async fn serve_one(server: &Arc<Server>, stream: TcpStream, stopped: &mut watch:
     }
 }
 
-async fn answer(server: &Arc<Server>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+/// Bytes as a body.
+fn full(bytes: impl Into<Bytes>) -> UnsyncBoxBody<Bytes, Infallible> {
+    UnsyncBoxBody::new(Full::new(bytes.into()))
+}
+
+async fn answer(server: &Arc<Server>, request: Request<Incoming>) -> Answer {
     let start = Instant::now();
     let (head, body) = request.into_parts();
-    let outcome = match may_ask(server, &head.headers, head.uri.path()) {
-        Ok(()) => routes::answer(server, &head.method, &head.uri, start, || whole(server, body)).await,
-        Err(refusal) => Err(refusal),
+    let request_id = id_of(server, &head.headers);
+    let origin = head.headers.get(header::ORIGIN).filter(|origin| origin.to_str().is_ok_and(|origin| server.access.is_allowed(origin)));
+    let route = routes::find(&head.method, head.uri.path());
+    let number = route.as_ref().ok().map(|found| found.number);
+    let outcome = if head.method == Method::OPTIONS && origin.is_some() {
+        Ok(preflight())
+    } else {
+        routed(server, &head, body, route, start, &request_id).await
     };
-    let (status, kind, bytes) = match outcome {
-        Ok(reply) => (reply.status, reply.kind, reply.bytes),
-        Err(Refusal { status, detail }) => {
-            let refusal = Refusal { status, detail: files::without(&detail, &server.data) };
-            (status, routes::JSON, refusal.body(start.elapsed().as_secs_f64()).to_string().into_bytes())
-        }
-    };
-    server.metrics.answered(status.as_u16());
-    let mut response = Response::new(Full::new(if head.method == Method::HEAD { Bytes::new() } else { bytes.into() }));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    let is_refused = outcome.is_err();
+    let mut response = outcome.unwrap_or_else(|mut refusal| {
+        refusal.detail = files::without(&refusal.detail, &server.data);
+        refused(refusal, start, &request_id)
+    });
+    if head.method == Method::HEAD {
+        *response.body_mut() = full(Bytes::new());
+    }
+    let status = response.status();
+    server.metrics.answered(number, status.as_u16());
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        headers.insert(HeaderName::from_static("x-request-id"), value);
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Some(origin) = origin {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        headers.insert(header::VARY, HeaderValue::from_static("origin"));
+    }
+    if head.uri.path().starts_with("/dashboard") {
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(dashboard::POLICY));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    }
+    if status == StatusCode::UNAUTHORIZED && head.uri.path().starts_with("/dashboard") {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"roxanne: a key as the password\""));
+    }
+    tracing::debug!(
+        request_id, method = %head.method, path = head.uri.path(), status = status.as_u16(), micros = start.elapsed().as_micros() as u64, is_refused,
+        "request"
+    );
+    response
+}
+
+fn refused(mut refusal: Refusal, start: Instant, request_id: &str) -> Answer {
+    let (status, allow) = (refusal.status, refusal.allow.take());
+    let body = serde_json::to_vec(&refusal.body(start.elapsed().as_secs_f64(), request_id)).unwrap_or_default();
+    let mut response = with_kind(status, routes::JSON, full(body));
+    let headers = response.headers_mut();
+    if let Some(allow) = allow.and_then(|allow| HeaderValue::from_str(&allow).ok()) {
+        headers.insert(header::ALLOW, allow);
+    }
     if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
 }
 
-/// Whether who asks may. Without a key only this machine reaches the address, but a page in its browser may be somebody else's: such a request
-/// names another host, or where it comes from.
-fn may_ask(server: &Server, headers: &HeaderMap, path: &str) -> Result<(), Refusal> {
-    let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    if let Some(key) = &server.api_key {
-        let given = headers.get("api-key").and_then(|value| value.to_str().ok());
-        let given = given.or_else(|| text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer ")));
-        let is_open = matches!(path, "/healthz" | "/livez" | "/readyz");
-        return if is_open || given.is_some_and(|given| is_same(given.as_bytes(), key.as_bytes())) {
-            Ok(())
-        } else {
-            Err(Refusal::new(StatusCode::UNAUTHORIZED, "a key is needed: the header api-key, or a bearer's token"))
-        };
-    }
-    let host = text(header::HOST).unwrap_or("localhost");
-    let host = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(host, _)| host);
-    let is_here = matches!(host, "localhost" | "127.0.0.1" | "[::1]" | "::1");
-    if server.is_local && (!is_here || headers.contains_key(header::ORIGIN)) {
-        return Err(Refusal::new(StatusCode::FORBIDDEN, "without a key only programs on this machine may ask, and no page of a browser"));
-    }
-    Ok(())
+fn with_kind(status: StatusCode, kind: &'static str, body: UnsyncBoxBody<Bytes, Infallible>) -> Answer {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
 }
 
-/// Compared in a time that depends on lengths alone.
-fn is_same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b)) == 0
+/// What a browser asks for before a page of another origin, which is allowed, asks.
+fn preflight() -> Answer {
+    let mut response = with_kind(StatusCode::NO_CONTENT, routes::JSON, full(Bytes::new()));
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PUT, DELETE"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("api-key, authorization, content-type, x-request-id"));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    response
 }
 
-/// All of a body, and the right to hold it.
+/// The id of a request: the one it brings, if that is one.
+fn id_of(server: &Server, headers: &HeaderMap) -> String {
+    let given = headers.get("x-request-id").and_then(|id| id.to_str().ok());
+    let is_id = |id: &&str| (1..=ID_LENGTH).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    given.filter(is_id).map_or_else(|| format!("{}-{}", server.boot, server.requests.fetch_add(1, Relaxed)), str::to_string)
+}
+
+async fn routed(
+    server: &Arc<Server>,
+    head: &Parts,
+    body: Incoming,
+    route: Result<routes::Found, Refusal>,
+    start: Instant,
+    request_id: &str,
+) -> Result<Answer, Refusal> {
+    // Health answers whoever asks, and says nothing else.
+    let is_open = route.as_ref().is_ok_and(|found| ROUTES[found.number].role.is_none());
+    let caller = if is_open { Caller::nobody() } else { server.access.caller(&head.headers)? };
+    let routes::Found { number, names } = route?;
+    let route = &ROUTES[number];
+    if let Some(role) = route.role {
+        may_ask(server, &caller, role, route.scope(), &names)?;
+    }
+    // A name is never a path, nor a part of one.
+    for (name, kind) in names.iter().zip(route.names()).filter(|(_, kind)| matches!(*kind, "collection" | "snapshot")) {
+        if !files::is_name(name) {
+            return Err(Refusal::bad("bad_name", files::NAMES).field(kind));
+        }
+    }
+    check_kind(&head.headers, &route.takes)?;
+    let (bytes, of_bodies) = match route.takes {
+        Takes::Nothing => (Vec::new(), None),
+        _ => whole(server, body).await.map(|(bytes, permit)| (bytes, Some(permit)))?,
+    };
+    let kind = match route.gives {
+        Gives::Json(_) => routes::JSON,
+        Gives::Bare(kind) => kind,
+    };
+    let query = head.uri.query();
+    match &route.run {
+        Run::Now(run) => {
+            let call = Call { server, request_id, caller: &caller, names: &names, query, start };
+            Ok(with_kind(route.status, kind, full(run(&call, &bytes)?)))
+        }
+        Run::Engine(_) => {
+            let busy = |_| Refusal::new(StatusCode::TOO_MANY_REQUESTS, "overload", "too much runs at once; try again");
+            let permit = Arc::clone(&server.running).try_acquire_owned().map_err(busy)?;
+            let (server, request_id, query) = (Arc::clone(server), request_id.to_string(), query.map(str::to_string));
+            let work = tokio::task::spawn_blocking(move || {
+                let _permits = (permit, of_bodies);
+                let call =
+                    Call { server: &server, request_id: &request_id, caller: &caller, names: &names, query: query.as_deref(), start };
+                let Run::Engine(run) = &ROUTES[number].run else { return Err(Refusal::failed()) };
+                run(&call, &bytes)
+            });
+            Ok(with_kind(route.status, kind, full(work.await.unwrap_or_else(|_| Err(Refusal::failed()))?)))
+        }
+        Run::Wait => {
+            let call = Call { server, request_id, caller: &caller, names: &names, query, start };
+            let wait = Duration::from_secs(call.number("wait")?.unwrap_or(0).min(LONGEST_WAIT) as u64);
+            let job = Jobs::wait(&server.jobs, call.name(0), &caller, wait).await?;
+            Ok(with_kind(route.status, kind, full(envelope(job, start.elapsed().as_secs_f64())?)))
+        }
+        Run::Events => {
+            let name = names.first().map_or("", String::as_str);
+            Ok(with_kind(route.status, kind, events::of_job(server, name, caller)?))
+        }
+    }
+}
+
+/// Refuses what the caller's role or its collections do not allow.
+fn may_ask(server: &Server, caller: &Caller, role: Role, scope: Scope, names: &[String]) -> Result<(), Refusal> {
+    caller.may(role)?;
+    match scope {
+        Scope::Seen => Ok(()),
+        Scope::All => caller.sees_all(),
+        Scope::One => {
+            let name = names.first().map_or("", String::as_str);
+            let by_own_name = || server.collections.own_name(name).is_ok_and(|own| caller.sees(&own));
+            if caller.sees(name) || by_own_name() { Ok(()) } else { Err(caller.hidden()) }
+        }
+    }
+}
+
+/// Refuses a body of another kind before any of it is read.
+fn check_kind(headers: &HeaderMap, takes: &Takes) -> Result<(), Refusal> {
+    let unsupported = |detail: String| Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", detail);
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(unsupported("bodies are taken as they are, without a content-encoding".to_string()));
+    }
+    let wanted = match takes {
+        Takes::Nothing => return Ok(()),
+        Takes::Json(_) => routes::JSON,
+        Takes::Rows => routes::ROWS,
+    };
+    let Some(given) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let given = given.to_str().unwrap_or("").split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    if given == wanted { Ok(()) } else { Err(unsupported(format!("content-type: {given}; {wanted} is expected"))) }
+}
+
+/// All of a body, and the right to hold it: asked for as it comes, so that a body that is promised and does not come is in nobody's way.
 async fn whole(server: &Server, body: Incoming) -> Result<(Vec<u8>, OwnedSemaphorePermit), Refusal> {
-    let too_large = || Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body of more than {BODY_BYTES} bytes"));
+    let too_large = || Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("a body of more than {BODY_BYTES} bytes"));
     if body.size_hint().lower() > BODY_BYTES as u64 {
         return Err(too_large());
     }
-    // As long as it says, or as long as one may be.
-    let bytes = body.size_hint().exact().unwrap_or(BODY_BYTES as u64);
-    let permit = Arc::clone(&server.bodies).acquire_many_owned((bytes >> 10) as u32 + 1).await;
-    let permit = permit.map_err(|_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the server stops"))?;
-    let late = || Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
+    let busy = |_| Refusal::new(StatusCode::TOO_MANY_REQUESTS, "overload", "too many bodies at once; try again");
+    let mut permit = Arc::clone(&server.bodies).try_acquire_many_owned(1).map_err(busy)?;
+    let late = || Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not come in time");
     let (mut body, mut bytes) = (Limited::new(body, BODY_BYTES), Vec::new());
     let all = async {
         while let Some(frame) = timeout(PATIENCE, body.frame()).await.map_err(|_| late())? {
             let frame = frame.map_err(|error| {
-                if error.is::<http_body_util::LengthLimitError>() { too_large() } else { Refusal::bad("the body broke off") }
+                if error.is::<http_body_util::LengthLimitError>() { too_large() } else { Refusal::bad("body", "the body broke off") }
             })?;
             bytes.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
+            let more = (bytes.capacity() >> 10).saturating_sub(permit.num_permits());
+            if more > 0 {
+                permit.merge(Arc::clone(&server.bodies).try_acquire_many_owned(more as u32).map_err(busy)?);
+            }
         }
         Ok(())
     };

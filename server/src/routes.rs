@@ -1,89 +1,577 @@
-//! Which URL asks for what.
+//! Which URL asks for what: one table, from which requests are answered and the API is described.
 
 use crate::{
     Server,
-    collections::Served,
-    points::{self, Form},
-    reply::{Refusal, result},
+    access::{Caller, Role},
+    aliases, body,
+    collections::{self, Served},
+    dashboard,
+    jobs::{self, Work},
+    points::{read, search, write},
+    reply::{Refusal, about, envelope},
+    searches, snapshots,
 };
-use hyper::{Method, StatusCode, Uri};
-use roxanne_core::{element::ElementType, metric::Metric};
-use roxanne_engine::collection::{CollectionConfig, KeyKind};
-use serde_json::{Value, json};
+use hyper::{Method, StatusCode};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use std::{
-    future::Future,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
-use tokio::sync::OwnedSemaphorePermit;
 
 pub(crate) const JSON: &str = "application/json";
+pub(crate) const ROWS: &str = "application/octet-stream";
 const TEXT: &str = "text/plain; version=0.0.4";
 
 /// The version of Qdrant whose dialect is spoken: its clients warn of a server that is much older or newer than they are.
 const DIALECT: &str = "1.20.0";
 
-/// Requests that run at once; those beyond are told to come again.
-pub(crate) const MOST_AT_ONCE: usize = 128;
+/// A request, once it is known who asks for what.
+pub(crate) struct Call<'a> {
+    pub(crate) server: &'a Arc<Server>,
+    pub(crate) request_id: &'a str,
+    pub(crate) caller: &'a Caller,
+    /// What stands where the path has braces.
+    pub(crate) names: &'a [String],
+    pub(crate) query: Option<&'a str>,
+    pub(crate) start: Instant,
+}
+
+impl Call<'_> {
+    /// What stands in the path's braces of this number.
+    pub(crate) fn name(&self, number: usize) -> &str {
+        self.names.get(number).map_or("", String::as_str)
+    }
+
+    /// The collection that the path names first, or of which it names an alias.
+    pub(crate) fn served(&self) -> Result<Arc<Served>, Refusal> {
+        self.server.collections.get(self.name(0))
+    }
+
+    /// Its own name.
+    pub(crate) fn own_name(&self) -> Result<String, Refusal> {
+        self.server.collections.own_name(self.name(0))
+    }
+
+    /// Whether the caller may see a collection of this name.
+    pub(crate) fn sees(&self, name: &str) -> bool {
+        self.caller.sees(name)
+    }
+
+    /// A number behind the question mark.
+    pub(crate) fn number(&self, name: &str) -> Result<Option<usize>, Refusal> {
+        let given = self.query.and_then(|query| query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('=')));
+        given.map(str::parse).transpose().map_err(|_| Refusal::bad("bad_input", format!("{name}: a whole number is expected")).field(name))
+    }
+
+    /// How long a search may take, where `timeout` says so.
+    pub(crate) fn deadline(&self) -> Result<Option<Duration>, Refusal> {
+        Ok(self.number("timeout")?.map(|seconds| Duration::from_secs(seconds as u64).saturating_sub(self.start.elapsed())))
+    }
+}
+
+type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+/// What a request brings.
+pub(crate) enum Takes {
+    Nothing,
+    Json(SchemaOf),
+    /// Rows of little-endian f32.
+    Rows,
+}
 
 /// What goes back.
-pub(crate) struct Reply {
-    pub(crate) status: StatusCode,
-    pub(crate) kind: &'static str,
-    pub(crate) bytes: Vec<u8>,
+pub(crate) enum Gives {
+    /// In the envelope.
+    Json(SchemaOf),
+    /// As it is, of this type.
+    Bare(&'static str),
 }
 
-/// The answer to a request whose body, where one is wanted, `body` reads.
-pub(crate) async fn answer<F>(
-    server: &Arc<Server>,
-    method: &Method,
-    uri: &Uri,
-    start: Instant,
-    body: impl FnOnce() -> F,
-) -> Result<Reply, Refusal>
-where
-    F: Future<Output = Result<(Vec<u8>, OwnedSemaphorePermit), Refusal>>,
-{
-    let segments: Vec<&str> = uri.path().split('/').filter(|segment| !segment.is_empty()).collect();
-    let text = |text: String| Ok(Reply { status: StatusCode::OK, kind: TEXT, bytes: text.into_bytes() });
-    if matches!(*method, Method::GET | Method::HEAD) {
-        match segments[..] {
-            ["healthz" | "livez" | "readyz"] => return text("healthz check passed".to_string()),
-            ["metrics"] => return text(server.metrics.text(&server.collections.stats())),
-            [] => {
-                let about = json!({"title": "roxanne", "version": DIALECT, "roxanne_version": env!("CARGO_PKG_VERSION")});
-                return Ok(Reply { status: StatusCode::OK, kind: JSON, bytes: about.to_string().into_bytes() });
+/// A parameter behind the question mark: a number.
+pub(crate) struct Parameter {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) least: u64,
+    pub(crate) most: u64,
+}
+
+type Answer = Box<dyn Fn(&Call, &[u8]) -> Result<Vec<u8>, Refusal> + Send + Sync>;
+
+/// How a request is answered.
+pub(crate) enum Run {
+    /// By the engine, which blocks.
+    Engine(Answer),
+    /// At once.
+    Now(Answer),
+    /// When a job has ended.
+    Wait,
+    /// By a job's changes, as they come.
+    Events,
+}
+
+/// A row of the table.
+pub(crate) struct Route {
+    pub(crate) method: Method,
+    pub(crate) path: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    /// What a key must allow; none for who has none.
+    pub(crate) role: Option<Role>,
+    pub(crate) takes: Takes,
+    pub(crate) gives: Gives,
+    pub(crate) status: StatusCode,
+    pub(crate) parameters: &'static [Parameter],
+    pub(crate) run: Run,
+}
+
+/// Which collections a route is about.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Scope {
+    /// The one in its path.
+    One,
+    /// Those that the caller may see: it looks itself.
+    Seen,
+    /// All of them.
+    All,
+}
+
+impl Route {
+    /// The part of the API that it belongs to.
+    pub(crate) fn tag(&self) -> &'static str {
+        let of = ["/points", "/snapshots", "/aliases", "/v1/", "/collections"].iter().zip([
+            "points",
+            "snapshots",
+            "aliases",
+            "v1",
+            "collections",
+        ]);
+        of.filter(|(part, _)| self.path.contains(**part)).map(|(_, tag)| tag).next().unwrap_or("service")
+    }
+
+    /// What stands in the braces of its path.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+        segments(self.path).filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
+    }
+
+    pub(crate) fn scope(&self) -> Scope {
+        const SEEN: [&str; 7] = ["about", "openapi", "list_collections", "list_aliases", "list_jobs", "get_job", "dashboard"];
+        match self.path {
+            path if path.contains("/{collection}") => Scope::One,
+            _ if SEEN.contains(&self.name) || matches!(self.name, "watch_job" | "cancel_job" | "dashboard_file" | "overview") => {
+                Scope::Seen
             }
-            _ => {}
+            _ => Scope::All,
         }
     }
-    let (bytes, of_bodies) = match *method {
-        Method::GET | Method::HEAD => (Vec::new(), None),
-        _ => body().await.map(|(bytes, permit)| (bytes, Some(permit)))?,
-    };
-    let busy = |_| Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too much runs at once; try again");
-    let permit = Arc::clone(&server.running).try_acquire_owned().map_err(busy)?;
-    let (server, method, query) = (Arc::clone(server), method.clone(), uri.query().map(str::to_string));
-    let segments =
-        segments.into_iter().map(decoded).collect::<Option<Vec<String>>>().ok_or_else(|| Refusal::bad("a path that is not UTF-8"))?;
-    // The engine blocks.
-    let work = tokio::task::spawn_blocking(move || {
-        let _permits = (permit, of_bodies);
-        let body = match &bytes[..] {
-            [] => Value::Null,
-            bytes => serde_json::from_slice(bytes).map_err(|error| Refusal::bad(format!("Format error in JSON body: {error}")))?,
-        };
-        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-        let (status, value) = match segments[..] {
-            ["v1", ref rest @ ..] => own(&server, &method, rest, query.as_deref(), &body)?,
-            _ => (StatusCode::OK, route(&server, &method, &segments, &body)?),
-        };
-        Ok(Reply { status, kind: JSON, bytes: result(value, start.elapsed().as_secs_f64()).to_string().into_bytes() })
-    });
-    work.await.unwrap_or_else(|_| Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "it failed; the server's log says how")))
+
+    fn over(mut self, parameters: &'static [Parameter]) -> Route {
+        self.parameters = parameters;
+        self
+    }
 }
 
-/// A segment of a path, with what stands behind % signs in its place.
+/// A route without a body.
+fn plain<A: Serialize + JsonSchema + 'static>(
+    method: Method,
+    path: &'static str,
+    name: &'static str,
+    role: Role,
+    about: &'static str,
+    run: fn(&Call) -> Result<A, Refusal>,
+) -> Route {
+    let answer = move |call: &Call, _: &[u8]| envelope(run(call)?, call.start.elapsed().as_secs_f64());
+    Route {
+        method,
+        path,
+        name,
+        about,
+        role: Some(role),
+        takes: Takes::Nothing,
+        gives: Gives::Json(|generator| generator.subschema_for::<A>()),
+        status: StatusCode::OK,
+        parameters: &[],
+        run: Run::Engine(Box::new(answer)),
+    }
+}
+
+/// A route with a body of JSON.
+fn with<B: DeserializeOwned + JsonSchema + 'static, A: Serialize + JsonSchema + 'static>(
+    method: Method,
+    path: &'static str,
+    name: &'static str,
+    role: Role,
+    about: &'static str,
+    run: fn(&Call, B) -> Result<A, Refusal>,
+) -> Route {
+    let answer = move |call: &Call, bytes: &[u8]| envelope(run(call, body::read(bytes)?)?, call.start.elapsed().as_secs_f64());
+    Route {
+        takes: Takes::Json(|generator| generator.subschema_for::<B>()),
+        run: Run::Engine(Box::new(answer)),
+        ..plain::<A>(method, path, name, role, about, |_| Err(Refusal::failed()))
+    }
+}
+
+/// A route that begins a job.
+fn job(path: &'static str, name: &'static str, about: &'static str, run: fn(&Call) -> Result<Work, Refusal>) -> Route {
+    let answer =
+        move |call: &Call, _: &[u8]| envelope(call.server.jobs.begin(call.server, run(call)?)?, call.start.elapsed().as_secs_f64());
+    Route {
+        status: StatusCode::ACCEPTED,
+        run: Run::Engine(Box::new(answer)),
+        ..plain::<jobs::Job>(Method::POST, path, name, Role::Admin, about, |_| Err(Refusal::failed()))
+    }
+}
+
+/// A route that begins a job of which a body says more.
+fn job_with<B: DeserializeOwned + JsonSchema + 'static>(
+    path: &'static str,
+    name: &'static str,
+    about: &'static str,
+    run: fn(&Call, B) -> Result<Work, Refusal>,
+) -> Route {
+    let answer = move |call: &Call, bytes: &[u8]| {
+        let work = run(call, body::read(bytes)?)?;
+        envelope(call.server.jobs.begin(call.server, work)?, call.start.elapsed().as_secs_f64())
+    };
+    Route {
+        takes: Takes::Json(|generator| generator.subschema_for::<B>()),
+        run: Run::Engine(Box::new(answer)),
+        ..job(path, name, about, |_| Err(Refusal::failed()))
+    }
+}
+
+/// A route that gives something else than an envelope, at once.
+fn bare(
+    path: &'static str,
+    name: &'static str,
+    role: Option<Role>,
+    kind: &'static str,
+    about: &'static str,
+    run: fn(&Call) -> Result<Vec<u8>, Refusal>,
+) -> Route {
+    Route {
+        role,
+        gives: Gives::Bare(kind),
+        run: Run::Now(Box::new(move |call, _| run(call))),
+        ..plain::<Value>(Method::GET, path, name, Role::Read, about, |_| Err(Refusal::failed()))
+    }
+}
+
+const TIMEOUT: Parameter = Parameter { name: "timeout", about: "Seconds that a search may take.", kind: "integer", least: 1, most: 86_400 };
+const SEARCHES: &[Parameter] = &[TIMEOUT];
+const ROWS_SEARCHES: &[Parameter] = &[
+    Parameter { name: "limit", about: "Hits of a row; 10 unless said.", kind: "integer", least: 1, most: 10_000 },
+    Parameter {
+        name: "list_size",
+        about: "Candidates kept while searching (L); 100 unless said.",
+        kind: "integer",
+        least: 1,
+        most: 1 << 20,
+    },
+    TIMEOUT,
+];
+const WAIT: &[Parameter] =
+    &[Parameter { name: "wait", about: "Seconds to wait for its end; 60 at most count.", kind: "integer", least: 0, most: 86_400 }];
+
+/// All that is answered.
+pub(crate) static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
+    use Role::{Admin, Read, Write};
+    const GET: Method = Method::GET;
+    const PUT: Method = Method::PUT;
+    const POST: Method = Method::POST;
+    const DELETE: Method = Method::DELETE;
+    let well = |_: &Call| Ok(b"healthz check passed".to_vec());
+    vec![
+        bare("/", "about", Some(Read), JSON, "Which server this is", |_| Ok(about(DIALECT).to_string().into_bytes())),
+        bare("/healthz", "healthz", None, TEXT, "Whether it answers", well),
+        bare("/livez", "livez", None, TEXT, "Whether it answers", well),
+        bare("/readyz", "readyz", None, TEXT, "Whether all collections are open", well),
+        bare("/metrics", "metrics", Some(Read), TEXT, "Figures for Prometheus", |call| {
+            let names: Vec<&str> = ROUTES.iter().map(|route| route.name).collect();
+            Ok(call.server.metrics.text(call.server, &names).into_bytes())
+        }),
+        bare("/openapi.json", "openapi", Some(Read), JSON, "This description", |_| Ok(OPENAPI.clone().into_bytes())),
+        bare("/dashboard", "dashboard", Some(Read), "text/html; charset=utf-8", "Pages for people", |_| Ok(dashboard::page().to_vec())),
+        bare("/dashboard/app.js", "dashboard_file", Some(Read), "text/javascript; charset=utf-8", "Their program", |_| {
+            Ok(dashboard::program().to_vec())
+        }),
+        bare("/dashboard/style.css", "dashboard_file", Some(Read), "text/css; charset=utf-8", "Their looks", |_| {
+            Ok(dashboard::looks().to_vec())
+        }),
+        plain(GET, "/collections", "list_collections", Read, "All collections", |call| Ok(collections::list(call))),
+        plain(GET, "/collections/{collection}", "get_collection", Read, "What a collection is and where it stands", |call| {
+            Ok(collections::info(&*call.served()?))
+        }),
+        plain(GET, "/collections/{collection}/exists", "collection_exists", Read, "Whether there is one", |call| {
+            Ok(collections::Exists { exists: call.server.collections.find(call.name(0)).is_some() })
+        }),
+        with(
+            PUT,
+            "/collections/{collection}",
+            "create_collection",
+            Admin,
+            "Make an empty collection",
+            |call, body: collections::Create| call.server.collections.create(call.name(0), &body.config()?).map(|()| true),
+        ),
+        plain(DELETE, "/collections/{collection}", "delete_collection", Admin, "Remove a collection with all in it", |call| {
+            call.server.jobs.none_of(call.name(0))?;
+            call.server.collections.remove(call.name(0))
+        }),
+        with(
+            PUT,
+            "/collections/{collection}/index",
+            "create_index",
+            Write,
+            "Done at once: all scalars are indexed as they are",
+            |call, _: collections::FieldIndex| Ok(write::Written::at(call.served()?.collection.stats().sequence)),
+        ),
+        plain(
+            DELETE,
+            "/collections/{collection}/index/{field}",
+            "delete_index",
+            Write,
+            "Done at once: all scalars are indexed as they are",
+            |call| Ok(write::Written::at(call.served()?.collection.stats().sequence)),
+        ),
+        plain(GET, "/aliases", "list_aliases", Read, "All other names of collections", |call| {
+            Ok(call.server.collections.aliases.shown(|_, own| call.sees(own)))
+        }),
+        plain(GET, "/collections/{collection}/aliases", "collection_aliases", Read, "Other names of a collection", |call| {
+            let name = call.own_name()?;
+            Ok(call.server.collections.aliases.shown(|_, own| own == name))
+        }),
+        with(POST, "/collections/aliases", "change_aliases", Admin, "Change names, all or none", |call, body: aliases::Changes| {
+            let all = &call.server.collections;
+            all.aliases.change(body, &|name| all.is_there(name)).map(|()| true)
+        }),
+        with(PUT, "/collections/{collection}/points", "upsert_points", Write, "Put points, all or none", |call, body| {
+            write::upsert(&*call.served()?, body)
+        }),
+        with(POST, "/collections/{collection}/points", "get_points", Read, "Points by their ids", |call, body| {
+            read::retrieve(&*call.served()?, body)
+        }),
+        plain(GET, "/collections/{collection}/points/{id}", "get_point", Read, "A point by its id", |call| {
+            read::get(&*call.served()?, call.name(1))
+        }),
+        with(
+            POST,
+            "/collections/{collection}/points/delete",
+            "delete_points",
+            Write,
+            "Delete points by ids or by a filter",
+            |call, body| write::delete(&*call.served()?, &body),
+        ),
+        with(POST, "/collections/{collection}/points/payload", "set_payload", Write, "Add fields to payloads", |call, body| {
+            write::set_payload(&*call.served()?, body, false)
+        }),
+        with(PUT, "/collections/{collection}/points/payload", "overwrite_payload", Write, "Replace payloads", |call, body| {
+            write::set_payload(&*call.served()?, body, true)
+        }),
+        with(
+            POST,
+            "/collections/{collection}/points/payload/delete",
+            "delete_payload",
+            Write,
+            "Remove fields of payloads",
+            |call, body| write::delete_payload(&*call.served()?, body),
+        ),
+        with(POST, "/collections/{collection}/points/payload/clear", "clear_payload", Write, "Empty payloads", |call, body| {
+            write::clear_payload(&*call.served()?, &body)
+        }),
+        with(POST, "/collections/{collection}/points/batch", "batch_points", Write, "Writes, one after the other", |call, body| {
+            write::batch(&*call.served()?, body)
+        }),
+        with(POST, "/collections/{collection}/points/search", "search_points", Read, "What is near to a vector", |call, body| {
+            search::search(call, &*call.served()?, body)
+        })
+        .over(SEARCHES),
+        with(POST, "/collections/{collection}/points/search/batch", "search_batch", Read, "Several searches", |call, body| {
+            search::searches(call, &*call.served()?, body)
+        })
+        .over(SEARCHES),
+        with(POST, "/collections/{collection}/points/query", "query_points", Read, "What is near to a vector or a point", |call, body| {
+            search::query(call, &*call.served()?, body)
+        })
+        .over(SEARCHES),
+        with(POST, "/collections/{collection}/points/query/batch", "query_batch", Read, "Several of them", |call, body| {
+            search::queries(call, &*call.served()?, body)
+        })
+        .over(SEARCHES),
+        with(POST, "/collections/{collection}/points/scroll", "scroll_points", Read, "Points in the order of their ids", |call, body| {
+            read::scroll(&*call.served()?, body)
+        }),
+        with(POST, "/collections/{collection}/points/count", "count_points", Read, "How many points there are", |call, body| {
+            read::count(&*call.served()?, &body)
+        }),
+        plain(GET, "/collections/{collection}/snapshots", "list_snapshots", Read, "Copies of a collection", |call| {
+            call.server.snapshots.list(&call.own_name()?)
+        }),
+        plain(POST, "/collections/{collection}/snapshots", "create_snapshot", Admin, "Copy a collection", |call| {
+            call.server.snapshots.create(&call.own_name()?, &*call.served()?)
+        }),
+        with(
+            PUT,
+            "/collections/{collection}/snapshots/recover",
+            "recover_snapshot",
+            Admin,
+            "Make a collection what a copy holds",
+            |call, body: snapshots::Recover| {
+                call.server.jobs.none_of(call.name(0))?;
+                call.server.snapshots.recover(&call.server.collections, call.name(0), &body)
+            },
+        ),
+        plain(DELETE, "/collections/{collection}/snapshots/{snapshot}", "delete_snapshot", Admin, "Remove a copy", |call| {
+            let own = call.own_name().unwrap_or_else(|_| call.name(0).to_string());
+            call.server.snapshots.remove(&own, call.name(1))
+        }),
+        plain(GET, "/v1/collections/{collection}", "get_base", Read, "Where a collection stands, and its bases", |call| {
+            collections::standing(&*call.served()?)
+        }),
+        Route {
+            takes: Takes::Rows,
+            gives: Gives::Bare(ROWS),
+            run: Run::Engine(Box::new(|call, bytes| searches::rows(call, &*call.served()?, bytes))),
+            ..plain::<Value>(
+                POST,
+                "/v1/collections/{collection}/search",
+                "search_rows",
+                Read,
+                "Searches of rows of floats; the answer is binary",
+                |_| Err(Refusal::failed()),
+            )
+        }
+        .over(ROWS_SEARCHES),
+        with(
+            POST,
+            "/v1/collections/{collection}/explain",
+            "explain",
+            Read,
+            "A search, what it took, and what an exact one finds",
+            |call, body| searches::explain(call, &*call.served()?, body),
+        )
+        .over(SEARCHES),
+        job_with("/v1/collections/{collection}/promote", "promote", "Make an index of DATA/incoming the base", Work::promotion),
+        job("/v1/collections/{collection}/rollback", "rollback", "Bring back the base before", Work::rollback),
+        job("/v1/collections/{collection}/rebuild", "rebuild", "Build a base of all points", Work::rebuild),
+        job("/v1/collections/{collection}/snapshot", "snapshot_job", "Copy a collection, as a job", |call| {
+            call.served()?;
+            Ok(Work::Snapshot { collection: call.own_name()? })
+        }),
+        job_with("/v1/collections/{collection}/measure", "measure", "Recall and speed at several list sizes", |call, body| {
+            jobs::Measure::of(call, body).map(Work::Measure)
+        }),
+        job_with("/v1/collections/{collection}/import", "import", "Put the vectors of a file of DATA/incoming", Work::import),
+        plain(DELETE, "/v1/collections/{collection}/previous", "forget_previous", Admin, "Keep the base before no more", |call| {
+            call.served()?.collection.forget_previous()?;
+            Ok(true)
+        }),
+        job_with("/v1/builds", "build", "Build an index of a file of DATA/incoming", |call, body| Work::build(call, &body)),
+        job_with("/v1/verifications", "verify", "Check every byte of an index of DATA/incoming", Work::verification),
+        with(POST, "/v1/plan", "plan", Read, "What a build of so many vectors takes, and what serving them does", jobs::plan),
+        plain(GET, "/v1/overview", "overview", Read, "What the dashboard shows", dashboard::overview),
+        plain(GET, "/v1/jobs", "list_jobs", Read, "Jobs at work, and the last that have ended", |call| {
+            Ok(call.server.jobs.list(call.caller))
+        }),
+        Route {
+            run: Run::Wait,
+            ..plain::<jobs::Job>(GET, "/v1/jobs/{job}", "get_job", Read, "A job, now or at its end", |_| Err(Refusal::failed()))
+        }
+        .over(WAIT),
+        Route {
+            gives: Gives::Bare("text/event-stream"),
+            run: Run::Events,
+            ..plain::<Value>(GET, "/v1/jobs/{job}/events", "watch_job", Read, "A job's changes, as they come", |_| Err(Refusal::failed()))
+        },
+        plain(DELETE, "/v1/jobs/{job}", "cancel_job", Admin, "Ask a job to stop", |call| {
+            call.server.jobs.cancel(call.name(0), call.caller)
+        }),
+    ]
+});
+
+static OPENAPI: LazyLock<String> = LazyLock::new(|| crate::openapi::document(&ROUTES, env!("CARGO_PKG_VERSION")).to_string());
+
+/// What Qdrant answers and this does not, by method and path; `*` stands for all that may follow.
+const NOT_THERE: &[(&str, &str)] = &[
+    ("PATCH", "/collections/{}"),
+    ("GET", "/collections/{}/snapshots/{}"),
+    ("POST", "/collections/{}/snapshots/upload"),
+    ("*", "/collections/{}/shards/*"),
+    ("*", "/collections/{}/cluster"),
+    ("*", "/collections/{}/facet"),
+    ("GET", "/collections/{}/optimizations"),
+    ("PUT", "/collections/{}/points/vectors"),
+    ("POST", "/collections/{}/points/vectors/delete"),
+    ("POST", "/collections/{}/points/recommend/*"),
+    ("POST", "/collections/{}/points/recommend"),
+    ("POST", "/collections/{}/points/discover/*"),
+    ("POST", "/collections/{}/points/discover"),
+    ("POST", "/collections/{}/points/search/groups"),
+    ("POST", "/collections/{}/points/query/groups"),
+    ("POST", "/collections/{}/points/search/matrix/*"),
+    ("*", "/snapshots/*"),
+    ("*", "/snapshots"),
+    ("*", "/cluster/*"),
+    ("*", "/telemetry"),
+    ("*", "/locks"),
+    ("*", "/issues"),
+];
+
+/// A route, and what stands where it has braces.
+pub(crate) struct Found {
+    pub(crate) number: usize,
+    pub(crate) names: Vec<String>,
+}
+
+fn segments(path: &str) -> impl DoubleEndedIterator<Item = &str> {
+    path.split('/').filter(|segment| !segment.is_empty())
+}
+
+/// Whether a path has the form of a pattern; what stands in the braces goes into `names`.
+fn fits(pattern: &str, path: &[&str], names: &mut Vec<String>) -> Option<()> {
+    names.clear();
+    let mut rest = path.iter();
+    for segment in segments(pattern) {
+        if segment == "*" {
+            return Some(());
+        }
+        let given = rest.next()?;
+        if segment.starts_with('{') {
+            names.push(decoded(given)?);
+        } else if segment != *given {
+            return None;
+        }
+    }
+    rest.next().is_none().then_some(())
+}
+
+/// The route of a request.
+pub(crate) fn find(method: &Method, path: &str) -> Result<Found, Refusal> {
+    let parts: Vec<&str> = segments(path).collect();
+    let method = if method == Method::HEAD { &Method::GET } else { method };
+    let (mut names, mut others) = (Vec::new(), Vec::new());
+    for (number, route) in ROUTES.iter().enumerate() {
+        if fits(route.path, &parts, &mut names).is_some() {
+            if route.method == *method {
+                return Ok(Found { number, names });
+            }
+            others.push(route.method.as_str());
+        }
+    }
+    let is_qdrants =
+        |(its, pattern): &&(&str, &str)| (*its == "*" || *its == method.as_str()) && fits(pattern, &parts, &mut Vec::new()).is_some();
+    if NOT_THERE.iter().any(|known| is_qdrants(&known)) {
+        return Err(Refusal::not_there(&format!("{method} {path}")));
+    }
+    if others.is_empty() {
+        return Err(Refusal::not_found(format!("{method} {path}")));
+    }
+    Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", format!("{path} takes {}", others.join(", "))).allowing(others.join(", ")))
+}
+
+/// A segment of a path, with what stands behind % signs in its place; `None` where that is no UTF-8.
 fn decoded(segment: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(segment.len());
     let mut rest = segment.as_bytes();
@@ -103,169 +591,35 @@ fn decoded(segment: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-fn route(server: &Server, method: &Method, segments: &[&str], body: &Value) -> Result<Value, Refusal> {
-    let all = &server.collections;
-    let method = if method == Method::HEAD { "GET" } else { method.as_str() };
-    match (method, segments) {
-        ("GET", ["collections"]) => {
-            let names: Vec<Value> = all.names().into_iter().map(|name| json!({"name": name})).collect();
-            Ok(json!({"collections": names}))
-        }
-        ("GET", ["aliases"]) => Ok(all.aliases.shown(None)),
-        ("GET", ["collections", name, "aliases"]) => Ok(all.aliases.shown(Some(name))),
-        ("POST", ["collections", "aliases"]) => all.aliases.change(body, &|name| all.is_there(name)).map(|()| json!(true)),
-        ("GET", ["cluster"]) => Ok(json!({"status": "disabled"})),
-        ("GET", ["collections", name]) => Ok(info(&*all.get(name)?)),
-        ("GET", ["collections", name, "exists"]) => Ok(json!({"exists": all.find(name).is_some()})),
-        ("PUT", ["collections", name]) => all.create(name, &config(body)?).map(|()| json!(true)),
-        ("DELETE", ["collections", name]) => {
-            server.jobs.none_of(name)?;
-            all.remove(name).map(|removed| json!(removed))
-        }
-        // All scalars of payloads are indexed as they are.
-        ("PUT", ["collections", name, "index"]) | ("DELETE", ["collections", name, "index", _]) => {
-            Ok(points::done(all.get(name)?.collection.stats().sequence))
-        }
-        (_, ["collections", name, "points", rest @ ..]) => on_points(server, &*all.get(name)?, method, rest, body),
-        ("GET", ["collections", name, "snapshots"]) => server.snapshots.list(&all.own_name(name)?),
-        ("POST", ["collections", name, "snapshots"]) => server.snapshots.create(&all.own_name(name)?, &*all.get(name)?),
-        ("PUT", ["collections", name, "snapshots", "recover"]) => {
-            server.jobs.none_of(name)?;
-            server.snapshots.recover(all, name, body)
-        }
-        ("DELETE", ["collections", name, "snapshots", snapshot]) => {
-            server.snapshots.remove(&all.own_name(name).unwrap_or(name.to_string()), snapshot)
-        }
-        (_, ["collections", _, "snapshots", ..] | ["snapshots", ..]) => {
-            Err(Refusal::not_there("snapshots as files, or of all collections"))
-        }
-        (_, ["collections", _, ..] | ["cluster", ..] | ["telemetry" | "locks" | "issues", ..]) => {
-            Err(Refusal::not_there(&format!("{method} /{}", segments.join("/"))))
-        }
-        _ => Err(Refusal::not_found(format!("{method} /{}", segments.join("/")))),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
 
-/// What Qdrant has not: bases of collections, and jobs.
-fn own(server: &Server, method: &Method, segments: &[&str], query: Option<&str>, body: &Value) -> Result<(StatusCode, Value), Refusal> {
-    let (all, jobs) = (&server.collections, &server.jobs);
-    let method = if method == Method::HEAD { "GET" } else { method.as_str() };
-    let begun = |job: Result<Value, Refusal>| job.map(|job| (StatusCode::ACCEPTED, job));
-    let done = |value: Result<Value, Refusal>| value.map(|value| (StatusCode::OK, value));
-    match (method, segments) {
-        ("GET", ["collections", name]) => done(base_of(&*all.get(name)?)),
-        ("POST", ["collections", name, "promote"]) => begun(jobs.promote(&all.own_name(name)?, all.get(name)?, body)),
-        ("POST", ["collections", name, "rollback"]) => begun(jobs.rollback(&all.own_name(name)?, all.get(name)?)),
-        ("POST", ["collections", name, "rebuild"]) => begun(jobs.rebuild(&all.own_name(name)?, all.get(name)?)),
-        ("DELETE", ["collections", name, "previous"]) => {
-            all.get(name)?.collection.forget_previous()?;
-            done(Ok(json!(true)))
+    #[test]
+    fn a_path_is_found_by_its_form() {
+        let name = |method, path| find(&method, path).map(|found| (ROUTES[found.number].name, found.names));
+        assert_eq!(name(Method::GET, "/collections/a%20b/points/7").unwrap(), ("get_point", vec!["a b".to_string(), "7".to_string()]));
+        assert_eq!(name(Method::HEAD, "/collections/").unwrap().0, "list_collections");
+        assert_eq!(name(Method::POST, "/collections/aliases").unwrap().0, "change_aliases");
+        let status = |method, path| name(method, path).unwrap_err().status.as_u16();
+        assert_eq!(status(Method::GET, "/nowhere"), 404);
+        assert_eq!(status(Method::DELETE, "/collections"), 405);
+        assert_eq!(status(Method::POST, "/collections/a/points/recommend"), 501);
+        assert_eq!(status(Method::PATCH, "/collections/a"), 501);
+        // Bytes that are no text name nothing.
+        assert_eq!(status(Method::GET, "/collections/%ff"), 404);
+    }
+
+    #[test]
+    fn names_are_one_route_s_and_all_but_health_takes_a_key() {
+        let mut names = BTreeSet::new();
+        for route in ROUTES.iter() {
+            assert!(names.insert(route.name) || route.name == "dashboard_file", "{}", route.name);
+            assert_eq!(route.role.is_none(), ["/healthz", "/livez", "/readyz"].contains(&route.path), "{}", route.path);
+            assert!(route.method == Method::GET || route.role >= Some(Role::Read));
         }
-        ("GET", ["jobs"]) => done(Ok(jobs.shown())),
-        ("GET", ["jobs", id]) => {
-            let wait = query.and_then(|query| query.split('&').find_map(|part| part.strip_prefix("wait=")));
-            let seconds = wait.map_or(Ok(0), str::parse).map_err(|_| Refusal::bad("wait: a number of seconds is expected"))?;
-            done(jobs.get(id, Duration::from_secs(seconds)))
-        }
-        ("DELETE", ["jobs", id]) => done(jobs.cancel(id)),
-        _ => Err(Refusal::not_found(format!("{method} /v1/{}", segments.join("/")))),
+        let document: Value = serde_json::from_str(&OPENAPI).unwrap();
+        assert_eq!(document["paths"]["/collections/{collection}/points"]["put"]["operationId"], "upsert_points");
     }
-}
-
-/// The base of a collection, and the one before.
-fn base_of(served: &Served) -> Result<Value, Refusal> {
-    let (stats, previous) = (served.collection.stats(), served.collection.previous()?);
-    Ok(json!({
-        "points": stats.points, "sequence": stats.sequence, "base_points": stats.base_points,
-        "in_memory": stats.delta_points - stats.delta_dead, "previous": previous.map(|sequence| json!({"sequence": sequence})),
-    }))
-}
-
-fn on_points(server: &Server, served: &Served, method: &str, rest: &[&str], body: &Value) -> Result<Value, Refusal> {
-    let search = |body: &Value, form: Form| points::search(served, body, form, &server.metrics);
-    let each = |form: Form| {
-        let searches = body.get("searches").and_then(Value::as_array).ok_or_else(|| Refusal::bad("searches: a list is expected"))?;
-        if searches.len() > points::MOST_SEARCHES {
-            return Err(Refusal::bad(format!("searches: {}; at most {}", searches.len(), points::MOST_SEARCHES)));
-        }
-        searches.iter().map(|body| search(body, form)).collect::<Result<Vec<_>, _>>().map(Value::from)
-    };
-    match (method, rest) {
-        ("PUT", []) => points::upsert(served, body),
-        ("POST", []) => points::retrieve(served, body),
-        ("GET", [id]) => points::get(served, id),
-        ("POST", ["delete"]) => points::delete(served, body),
-        ("POST", ["search"]) => search(body, Form::Search),
-        ("POST", ["search", "batch"]) => each(Form::Search),
-        ("POST", ["query"]) => search(body, Form::Query),
-        ("POST", ["query", "batch"]) => each(Form::Query),
-        ("POST", ["scroll"]) => points::scroll(served, body),
-        ("POST", ["count"]) => points::count(served, body),
-        ("POST", ["payload"]) => points::change_payload(served, body, &points::Payload::Set),
-        ("PUT", ["payload"]) => points::change_payload(served, body, &points::Payload::Overwrite),
-        ("POST", ["payload", "delete"]) => points::change_payload(served, body, &points::Payload::Delete),
-        ("POST", ["payload", "clear"]) => points::change_payload(served, body, &points::Payload::Clear),
-        ("POST", ["batch"]) => points::batch(served, body),
-        _ => Err(Refusal::not_there(&format!("{method} points/{}", rest.join("/")))),
-    }
-}
-
-/// What a collection is made of.
-fn config(body: &Value) -> Result<CollectionConfig, Refusal> {
-    let vectors = body.get("vectors").filter(|vectors| !vectors.is_null()).ok_or_else(|| Refusal::bad("vectors is missing"))?;
-    if body.get("sparse_vectors").is_some_and(|sparse| sparse.as_object().is_some_and(|sparse| !sparse.is_empty())) {
-        return Err(Refusal::not_there("sparse vectors"));
-    }
-    let Some(size) = vectors.get("size") else { return Err(Refusal::not_there("several vectors with names under one point")) };
-    let dim =
-        size.as_u64().and_then(|size| usize::try_from(size).ok()).ok_or_else(|| Refusal::bad("vectors.size: a number is expected"))?;
-    let metric = match vectors.get("distance").and_then(Value::as_str) {
-        Some("Cosine") => Metric::Cosine,
-        Some("Dot") => Metric::InnerProduct,
-        Some("Euclid") => Metric::L2,
-        Some("Manhattan") => Metric::Manhattan,
-        _ => return Err(Refusal::bad("vectors.distance: Cosine, Dot, Euclid or Manhattan is expected")),
-    };
-    let element = match vectors.get("datatype").and_then(Value::as_str) {
-        None | Some("float32") => ElementType::F32,
-        Some("float16") => ElementType::F16,
-        Some("uint8") => ElementType::U8,
-        Some(_) => return Err(Refusal::bad("vectors.datatype: float32, float16 or uint8 is expected")),
-    };
-    if vectors.get("multivector_config").is_some_and(|config| !config.is_null()) {
-        return Err(Refusal::not_there("several vectors under one point"));
-    }
-    // Ids are numbers or UUIDs, both as texts.
-    Ok(CollectionConfig { dim, metric, element, keys: KeyKind::Strings })
-}
-
-/// What a collection is and where it stands, in the fields that clients of Qdrant look for.
-fn info(served: &Served) -> Value {
-    let (config, stats) = (served.collection.config(), served.collection.stats());
-    let distance = match config.metric {
-        Metric::Cosine => "Cosine",
-        Metric::InnerProduct => "Dot",
-        Metric::L2 => "Euclid",
-        Metric::Manhattan => "Manhattan",
-        Metric::Hamming => "Hamming",
-    };
-    let trouble = served.collection.trouble();
-    json!({
-        "status": if trouble.is_some() { "yellow" } else { "green" },
-        "optimizer_status": trouble.map_or(json!("ok"), |error| json!({"error": error})),
-        "points_count": stats.points,
-        "indexed_vectors_count": stats.points.saturating_sub(stats.delta_points.saturating_sub(stats.delta_linked)),
-        "segments_count": 1 + u64::from(stats.base_points > 0),
-        "config": {
-            "params": {"vectors": {"size": config.dim, "distance": distance}, "shard_number": 1, "replication_factor": 1, "on_disk_payload": true},
-            "hnsw_config": {"m": 0, "ef_construct": 0, "full_scan_threshold": 0},
-            "optimizer_config": {"deleted_threshold": 0.0, "vacuum_min_vector_number": 0, "default_segment_number": 0, "flush_interval_sec": 0},
-        },
-        "payload_schema": {},
-        "roxanne": {
-            "sequence": stats.sequence, "base_points": stats.base_points, "base_dead": stats.base_dead - stats.base_free,
-            "base_free": stats.base_free, "delta_points": stats.delta_points - stats.delta_dead, "delta_bytes": stats.delta_bytes,
-            "delta_allowed_bytes": stats.delta_allowed,
-        },
-    })
 }

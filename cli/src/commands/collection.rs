@@ -28,7 +28,7 @@ use std::{
     fs::File,
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::atomic::Ordering::Relaxed,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -167,30 +167,49 @@ pub(crate) fn create(args: &CreateArgs, _: &mut dyn Write) -> Result<(), Failure
     Ok(())
 }
 
-pub(crate) fn insert(args: &InsertArgs, out: &mut dyn Write) -> Result<(), Failure> {
-    let collection = Collection::open(&args.directory, &args.opening.options())?;
+/// Rows of files, on their way into a collection.
+pub(crate) struct Source<'a> {
+    /// The vectors.
+    pub(crate) input: &'a str,
+    /// The rows' numbers where there is none.
+    pub(crate) keys: Option<&'a Path>,
+    /// An object a line.
+    pub(crate) payload: Option<&'a Path>,
+    /// The first so many rows.
+    pub(crate) limit: Option<u64>,
+    /// No key may be there already.
+    pub(crate) insert_only: bool,
+}
+
+/// What was put.
+pub(crate) struct Filled {
+    pub(crate) rows: u64,
+    /// The last batch.
+    pub(crate) sequence: u64,
+    /// Whether that was all.
+    pub(crate) is_whole: bool,
+}
+
+/// Puts rows, a batch at a time. `told` hears `(done, total)` and says whether to go on.
+pub(crate) fn fill(collection: &Collection, source: &Source, told: &mut dyn FnMut(u64, u64) -> bool) -> Result<Filled, Failure> {
     let config = *collection.config();
-    let dataset = Dataset::open(&args.input)?;
+    let dataset = Dataset::open(source.input)?;
     let packed = config.element == ElementType::Binary && dataset.element() == ElementType::U8;
-    let dataset = if packed { dataset.into_binary()? } else { dataset }.limit(args.limit.unwrap_or(u64::MAX));
-    let keys = match &args.keys {
-        Some(path) => key_file::limited(key_file::read(path)?, args.limit),
-        None if config.keys == KeyKind::Strings => {
-            return Err(Failure::usage("the collection's keys are strings: name them with --keys"));
-        }
+    let dataset = if packed { dataset.into_binary()? } else { dataset }.limit(source.limit.unwrap_or(u64::MAX));
+    let keys = match source.keys {
+        Some(path) => key_file::limited(key_file::read(path)?, source.limit),
         None => KeyList::Rows(dataset.n()),
     };
     keys.check(dataset.n()).map_err(Failure::input)?;
     let mut payloads = None;
-    if let Some(path) = &args.payload {
+    if let Some(path) = source.payload {
         let lines = || Ok::<_, Failure>(BufReader::new(File::open(path).map_err(Failure::io(path, "read the payloads"))?).lines());
         let (count, rows) = (lines()?.count() as u64, dataset.n());
-        if count < rows || (count > rows && args.limit.is_none()) {
+        if count < rows || (count > rows && source.limit.is_none()) {
             return Err(Failure::input(format!("{}: {count} lines for {rows} rows", path.display())));
         }
         payloads = Some((path, lines()?));
     }
-    let (start, stop) = (Instant::now(), interrupt::stop_flag());
     let (mut first, mut raw, mut values) = (0, Vec::new(), vec![0.0; dataset.dim()]);
     let mut sequence = collection.stats().sequence;
     while first < dataset.n() {
@@ -208,31 +227,55 @@ pub(crate) fn insert(args: &InsertArgs, out: &mut dyn Write) -> Result<(), Failu
                 },
             };
             let point = Point { key: key_of(&keys, row, config.keys)?, vector: values.clone(), payload };
-            changes.push(if args.new { Change::Insert(point) } else { Change::Upsert(point) });
+            changes.push(if source.insert_only { Change::Insert(point) } else { Change::Upsert(point) });
         }
-        let written = patiently(&collection, changes, &stop);
-        sequence = written.map_err(|error| Failure::from(error).at(format_args!("{}: batch from row {first}", args.input)))?.sequence;
+        let written = patiently(collection, changes, &mut || told(first, dataset.n()));
+        sequence = written.map_err(|error| Failure::from(error).at(format_args!("{}: batch from row {first}", source.input)))?.sequence;
         first += count as u64;
-        if stop.load(Relaxed) {
-            say(format_args!("stopped after {} rows, which are kept", text::count(first)));
-            return Err(Failure::new(roxanne_core::ErrorClass::Interrupted, "interrupted"));
+        if !told(first, dataset.n()) {
+            return Ok(Filled { rows: first, sequence, is_whole: false });
         }
+    }
+    Ok(Filled { rows: first, sequence, is_whole: true })
+}
+
+pub(crate) fn insert(args: &InsertArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let collection = Collection::open(&args.directory, &args.opening.options())?;
+    if args.keys.is_none() && collection.config().keys == KeyKind::Strings {
+        return Err(Failure::usage("the collection's keys are strings: name them with --keys"));
+    }
+    let (start, stop) = (Instant::now(), interrupt::stop_flag());
+    let source = Source {
+        input: &args.input,
+        keys: args.keys.as_deref(),
+        payload: args.payload.as_deref(),
+        limit: args.limit,
+        insert_only: args.new,
+    };
+    let Filled { rows, sequence, is_whole } = fill(&collection, &source, &mut |_, _| !stop.load(Relaxed))?;
+    if !is_whole || stop.load(Relaxed) {
+        say(format_args!("stopped after {} rows, which are kept", text::count(rows)));
+        return Err(Failure::new(roxanne_core::ErrorClass::Interrupted, "interrupted"));
     }
     let seconds = start.elapsed().as_secs_f64();
     if args.json {
-        print_json(out, &json!({"put": first, "sequence": sequence, "seconds": seconds, "points": collection.count()}))?;
+        print_json(out, &json!({"put": rows, "sequence": sequence, "seconds": seconds, "points": collection.count()}))?;
     } else {
-        let rate = first as f64 / seconds.max(1e-9);
-        writeln!(out, "{} points put in {seconds:.1} s ({rate:.0}/s); {} in all", text::count(first), text::count(collection.count()))?;
+        let rate = rows as f64 / seconds.max(1e-9);
+        writeln!(out, "{} points put in {seconds:.1} s ({rate:.0}/s); {} in all", text::count(rows), text::count(collection.count()))?;
     }
     Ok(())
 }
 
 /// Writes a batch; where memory is full, waits while the collection makes a base of what is in it.
-pub(crate) fn patiently(collection: &Collection, changes: Vec<Change>, stop: &AtomicBool) -> Result<Written, CollectionError> {
+pub(crate) fn patiently(
+    collection: &Collection,
+    changes: Vec<Change>,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<Written, CollectionError> {
     loop {
         match collection.write(changes.clone()) {
-            Err(CollectionError::DeltaFull { .. }) if collection.trouble().is_none() && !stop.load(Relaxed) => sleep(PATIENCE),
+            Err(CollectionError::DeltaFull { .. }) if collection.trouble().is_none() && go_on() => sleep(PATIENCE),
             outcome => return outcome,
         }
     }

@@ -58,7 +58,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         if stop.load(Relaxed) {
             return Err(CollectionError::Io { path: partial.clone(), error: io::ErrorKind::Interrupted.into() });
         }
-        patiently(&collection, std::mem::take(batch), &stop).map(|_| ())
+        patiently(&collection, std::mem::take(batch), &mut || !stop.load(Relaxed)).map(|_| ())
     };
     let outcome = salvage.each(|point| {
         batch.push(Change::Upsert(point));

@@ -1,76 +1,155 @@
-//! `serve`: the collections of a directory over HTTP.
+//! `serve`: the collections of a directory over HTTP; `config check`: whether it can be told so.
 
-use crate::{failure::Failure, interrupt, parse};
+use super::collection::{Source, fill};
+use crate::{
+    failure::Failure,
+    interrupt,
+    settings::{LogFormat, LogLevel, Settings},
+};
 use roxanne::rebuild;
 use roxanne_core::{Budget, ErrorClass};
-use roxanne_engine::{OpenOptions, collection::CollectionOptions};
-use roxanne_server::{ServeError, ServerOptions, serve};
-use std::{io::Write, net::SocketAddr, path::PathBuf, sync::atomic::Ordering, time::Duration};
+use roxanne_engine::{
+    OpenOptions,
+    collection::{Collection, CollectionOptions},
+};
+use roxanne_server::{ImportFiles, ServeError, ServerOptions, TlsFiles, serve};
+use sd_notify::NotifyState;
+use std::{
+    fs,
+    io::{self, Write},
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use tracing_subscriber::filter::LevelFilter;
 
 /// For what runs when all connections have ended.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Between two looks at whether it shall stop.
 const LOOK: Duration = Duration::from_millis(100);
+/// What is taken where nobody says.
+const PORT: u16 = 6333;
+const DELTA_RAM: u64 = 256 << 20;
+const BUILD_RAM: u64 = 2 << 30;
+const SLOW_QUERY: Duration = Duration::from_millis(500);
+const CANARY_EVERY: Duration = Duration::from_secs(60);
 
 /// Serve collections over HTTP, as Qdrant's clients ask for them
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   roxanne serve                                      127.0.0.1:6333, over ./data
   roxanne serve --data /srv/vectors --ram 8G
-  ROXANNE_API_KEY=secret roxanne serve --bind 0.0.0.0:6333
+  roxanne serve --config /etc/roxanne.toml           a flag, then a variable (ROXANNE_RAM), then the file
+  roxanne key create app --role write --data /srv/vectors
+  roxanne serve --data /srv/vectors --bind 0.0.0.0:6333 --tls-cert cert.pem --tls-key key.pem
 
-What it answers is in docs/HTTP.md; /metrics is for Prometheus. Without a key it answers programs on this machine alone. It ends on SIGTERM and
-Ctrl-C when what runs has come to its end; what it acknowledged is on the disk at any time.")]
+What it answers is in docs/HTTP.md and at /openapi.json; /dashboard is for people, /metrics for Prometheus. Without a key it answers programs on this
+machine alone. It ends on SIGTERM and Ctrl-C when what runs has come to its end; what it acknowledged is on the disk at any time.")]
 pub(crate) struct Args {
-    /// The directory of collections; made where it is not there
-    #[arg(long, value_name = "DIR", default_value = "data")]
-    data: PathBuf,
-    /// Where to listen
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6333")]
-    bind: SocketAddr,
-    /// What a request must bring, as the header api-key or as a bearer's token; better in the variable ROXANNE_API_KEY, which others do not see
-    #[arg(long, value_name = "KEY")]
+    /// A file of settings, which are called as the flags below are
+    #[arg(long, env = "ROXANNE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A key that may do all, as the header api-key or as a bearer's token; better in the variable, which others do not see, or made by `roxanne key`
+    #[arg(long, env = "ROXANNE_API_KEY", hide_env_values = true, value_name = "KEY")]
     api_key: Option<String>,
-    /// Listen beyond this machine without a key
-    #[arg(long)]
-    insecure: bool,
-    /// Most memory to serve the base of a collection, such as 8G: what codes leave of it keeps pages; refused where codes alone take more. A quarter
-    /// of the machine's unless said
-    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
-    ram: Option<u64>,
-    /// Most memory of a collection's vectors that are in no base yet
-    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse::size)]
-    delta_ram: u64,
-    /// Most memory of a build of a base
-    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = parse::size)]
-    build_ram: u64,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Look at settings without serving
+#[derive(clap::Subcommand)]
+pub(crate) enum ConfigArgs {
+    /// Read a file of settings, and name its bad line
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+pub(crate) fn config(args: &ConfigArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let ConfigArgs::Check { file } = args;
+    Settings::read(file)?;
+    Ok(writeln!(out, "{}: well", file.display())?)
+}
+
+/// The memory that this process may have: the machine's, or less where a control group says so.
+fn memory() -> u64 {
+    let system = rustix::system::sysinfo();
+    let machine = system.totalram as u64 * u64::from(system.mem_unit);
+    let group = fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| {
+        let path = text.lines().find_map(|line| line.strip_prefix("0::"))?.trim_start_matches('/').to_string();
+        fs::read_to_string(PathBuf::from("/sys/fs/cgroup").join(path).join("memory.max")).ok()?.trim().parse().ok()
+    });
+    group.map_or(machine, |group: u64| machine.min(group))
+}
+
+fn log(format: LogFormat, level: LogLevel) {
+    let level = match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+    };
+    let lines = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_ansi(false).with_target(false);
+    // Whoever logs already goes on doing so.
+    let _ = match format {
+        LogFormat::Text => lines.try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    };
+}
+
+/// Puts the rows of files into a collection that is served.
+fn import(collection: &Collection, files: &ImportFiles, told: &mut dyn FnMut(u64, u64) -> bool) -> Result<u64, String> {
+    let source = Source {
+        input: &files.vectors.to_string_lossy(),
+        keys: files.keys.as_deref(),
+        payload: files.payload.as_deref(),
+        limit: None,
+        insert_only: false,
+    };
+    let filled = fill(collection, &source, told).map_err(|failure| failure.line())?;
+    if filled.is_whole { Ok(filled.rows) } else { Err(format!("stopped after {} rows, which are kept", filled.rows)) }
 }
 
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
-    let quarter = || {
-        let system = rustix::system::sysinfo();
-        system.totalram as u64 * u64::from(system.mem_unit) / 4
-    };
-    let base = OpenOptions { budget: Budget::ram(args.ram.unwrap_or_else(quarter)), ..OpenOptions::default() };
-    let collection = CollectionOptions { base, delta_bytes: args.delta_ram, ..CollectionOptions::default() };
-    let api_key = args.api_key.clone().or_else(|| std::env::var("ROXANNE_API_KEY").ok()).filter(|key| !key.is_empty());
+    let file = args.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
+    let settings = args.settings.clone().or(file);
+    settings.check()?;
+    log(settings.log_format.unwrap_or(LogFormat::Text), settings.log_level.unwrap_or(LogLevel::Info));
+    let base = OpenOptions { budget: Budget::ram(settings.ram.unwrap_or_else(|| memory() / 4)), ..OpenOptions::default() };
+    let collection = CollectionOptions { base, delta_bytes: settings.delta_ram.unwrap_or(DELTA_RAM), ..CollectionOptions::default() };
+    let at_all = |time: &Duration| !time.is_zero();
     let options = ServerOptions {
-        data: args.data.clone(),
-        bind: args.bind,
-        api_key,
-        insecure: args.insecure,
-        collection: rebuild::by_itself(collection, Budget::ram(args.build_ram)),
+        data: settings.data.unwrap_or_else(|| PathBuf::from("data")),
+        bind: settings.bind.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))),
+        api_key: args.api_key.clone().filter(|key| !key.is_empty()),
+        insecure: settings.insecure.unwrap_or(false),
+        tls: settings.tls_cert.zip(settings.tls_key).map(|(cert, key)| TlsFiles { cert, key }),
+        cors_origins: settings.cors_origins.unwrap_or_default(),
+        slow_query: Some(settings.slow_query.unwrap_or(SLOW_QUERY)).filter(at_all),
+        canary_every: Some(settings.canary_every.unwrap_or(CANARY_EVERY)).filter(at_all),
+        program: std::env::current_exe().ok(),
+        import: Some(Arc::new(import)),
+        collection: rebuild::by_itself(collection, Budget::ram(settings.build_ram.unwrap_or(BUILD_RAM))),
     };
+    let scheme = if options.tls.is_some() { "https" } else { "http" };
     let failed = |error| Failure::new(ErrorClass::Device, format!("cannot start threads: {error}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
     let stop = interrupt::stop_flag();
     let mut told = Ok(());
-    let served: Result<(), ServeError> =
-        runtime.block_on(serve(options, |address| told = writeln!(out, "serving at http://{address}").and_then(|()| out.flush()), async {
-            while !stop.load(Ordering::Relaxed) {
-                tokio::time::sleep(LOOK).await;
-            }
-        }));
+    // Where systemd does not listen, nobody is told.
+    let notify = |state| _ = sd_notify::notify(false, &[state]);
+    let ready = |address| {
+        notify(NotifyState::Ready);
+        told = writeln!(out, "serving at {scheme}://{address}").and_then(|()| out.flush());
+    };
+    let served: Result<(), ServeError> = runtime.block_on(serve(options, ready, async {
+        while !stop.load(Ordering::Relaxed) {
+            tokio::time::sleep(LOOK).await;
+        }
+        notify(NotifyState::Stopping);
+    }));
     // What still runs then has answered nobody.
     runtime.shutdown_timeout(LAST_WORDS);
     served.map_err(|error| Failure::new(error.class(), error))?;

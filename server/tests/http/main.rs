@@ -2,86 +2,12 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
-use roxanne_engine::collection::{CollectionOptions, Durability};
-use roxanne_server::{ServeError, ServerOptions, serve};
+mod access;
+mod jobs;
+mod server;
+
 use serde_json::{Value, json};
-use std::{
-    io::{Read, Write},
-    net::{SocketAddr, TcpStream},
-    path::Path,
-    thread::JoinHandle,
-    time::Duration,
-};
-use tokio::sync::oneshot;
-
-struct Server {
-    address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<Result<(), ServeError>>>,
-}
-
-fn options(data: &Path, api_key: Option<&str>) -> ServerOptions {
-    ServerOptions {
-        data: data.to_path_buf(),
-        bind: "127.0.0.1:0".parse().unwrap(),
-        api_key: api_key.map(String::from),
-        insecure: false,
-        collection: CollectionOptions { durability: Durability::Os, ..CollectionOptions::default() },
-    }
-}
-
-impl Server {
-    fn start(options: ServerOptions) -> Server {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (ready, address) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-            let stopped = async { drop(stopped.await) };
-            runtime.block_on(serve(options, |address| ready.send(address).unwrap(), stopped))
-        });
-        Server { address: address.recv_timeout(Duration::from_secs(30)).unwrap(), stop: Some(stop), thread: Some(thread) }
-    }
-
-    /// Sends a request and reads the answer, to the end of the connection.
-    fn raw(&self, request: &[u8]) -> String {
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        // One that is refused early may find the door closed.
-        let _ = stream.write_all(request);
-        let mut answer = String::new();
-        let _ = stream.read_to_string(&mut answer);
-        answer
-    }
-
-    fn with(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, Value) {
-        let head =
-            format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n", body.len());
-        let answer = self.raw(&[head.as_bytes(), body.as_bytes()].concat());
-        let status = answer.split(' ').nth(1).unwrap_or_else(|| panic!("{method} {path}: {answer:?}")).parse().unwrap();
-        let body = answer.split_once("\r\n\r\n").unwrap().1;
-        (status, serde_json::from_str(body).unwrap_or_else(|_| json!(body)))
-    }
-
-    #[track_caller]
-    fn well(&self, method: &str, path: &str, body: Value) -> Value {
-        let (status, answer) = self.with(method, path, "", &body.to_string());
-        assert!(status == 200 && answer["status"] == "ok" && answer["time"].is_number(), "{method} {path}: {status} {answer}");
-        answer["result"].clone()
-    }
-
-    #[track_caller]
-    fn refused(&self, method: &str, path: &str, body: Value, status: u16, said: &str) {
-        let (got, answer) = self.with(method, path, "", &body.to_string());
-        let error = answer["status"]["error"].as_str().unwrap_or_default();
-        assert!(got == status && error.contains(said), "{method} {path}: {got} {answer}");
-    }
-
-    /// Ends it as a signal would.
-    fn end(mut self) {
-        self.stop.take().unwrap().send(()).unwrap();
-        self.thread.take().unwrap().join().unwrap().unwrap();
-    }
-}
+use server::{Server, options};
 
 fn ids(points: &Value) -> Vec<Value> {
     points.as_array().unwrap().iter().map(|point| point["id"].clone()).collect()
@@ -189,24 +115,28 @@ fn what_makes_no_sense_is_told() {
     for (method, path, body, status, said) in [
         ("PUT", points, json!({"points": [{"id": 1, "vector": [1.0]}]}), 400, "1 coordinates where the collection has 2"),
         ("PUT", points, json!({"points": [{"id": 1, "vector": [0.0, 0.0]}]}), 400, "point 0"),
-        ("PUT", points, json!({"points": [{"id": -1, "vector": [1.0, 0.0]}]}), 400, "-1 is no id"),
+        ("PUT", points, json!({"points": [{"id": -1, "vector": [1.0, 0.0]}]}), 400, "points[0].id: invalid type: integer `-1`"),
         ("PUT", points, json!({"points": [{"id": 1, "vector": "x"}]}), 400, "points[0].vector"),
         ("PUT", points, json!({"points": [{"id": 1, "vector": [1.0, 1.0], "payload": 3}]}), 400, "payload"),
-        ("PUT", points, json!({"points": [{"vector": [1.0, 1.0]}]}), 400, "points[0].id"),
+        ("PUT", points, json!({"points": [{"vector": [1.0, 1.0]}]}), 400, "points[0]: missing field `id`"),
         ("PUT", points, json!({"batch": {"ids": [1], "vectors": []}}), 400, "as many"),
-        ("POST", "/collections/c/points/search", json!({}), 400, "vector is missing"),
+        ("POST", "/collections/c/points/search", json!({}), 400, "missing field `vector`"),
         ("POST", "/collections/c/points/search", json!({"vector": [1.0, 1.0], "limit": 0}), 400, "limit"),
         ("POST", "/collections/c/points/search", json!({"vector": [1.0, 1.0], "filter": {"must": [{"key": "a"}]}}), 400, "filter.must[0]"),
         ("POST", "/collections/c/points/search", json!({"vector": [1.0, 1.0], "params": {"hnsw_ef": 0}}), 400, "list_size"),
         ("POST", "/collections/c/points/query", json!({"query": 5}), 404, "id 5"),
+        ("POST", points, json!({"ids": [1], "more": 1}), 400, "unknown field `more`"),
+        ("POST", "/collections/c/points/search", json!({"vector": [1.0, 1.0], "limit": 20_000}), 400, "it is 1 to 10000"),
+        ("POST", "/collections/c/points/search", json!({"vector": [1.0, 1.0], "filter": {"must": [{"nested": {}}]}}), 501, "nested"),
+        ("POST", "/collections/c/points/query", json!({"query": {"nearest": [1.0, 1.0], "mmr": {"diversity": 3}}}), 400, "0 to 1"),
         ("POST", "/collections/c/points/query", json!({"query": {"fusion": "rrf"}, "prefetch": [{}]}), 501, "prefetch"),
         ("POST", "/collections/c/points/recommend", json!({}), 501, "docs/HTTP.md"),
         ("POST", "/collections/c/points/payload/delete", json!({"keys": ["a.b"], "points": [1]}), 501, "within a payload"),
         ("POST", "/collections/c/points/search", json!({"vector": {"name": "text", "vector": [1.0, 1.0]}}), 501, "a name"),
-        ("GET", "/collections/c/snapshots/one", Value::Null, 501, "snapshots as files"),
+        ("GET", "/collections/c/snapshots/one", Value::Null, 501, "GET /collections/c/snapshots/one"),
         ("PUT", "/collections/c/snapshots/recover", json!({"location": "https://other/one"}), 501, "another server"),
         ("PUT", "/collections/c/snapshots/recover", json!({"location": "file:///../.."}), 404, "doesn't exist"),
-        ("DELETE", "/collections/c/snapshots/..", Value::Null, 404, "doesn't exist"),
+        ("DELETE", "/collections/c/snapshots/..", Value::Null, 400, "a name is"),
         ("POST", "/collections/aliases", json!({}), 400, "actions"),
         ("POST", "/collections/aliases", json!({"actions": [{"create_alias": {"collection_name": "no", "alias_name": "a"}}]}), 404, "`no`"),
         (
@@ -225,7 +155,7 @@ fn what_makes_no_sense_is_told() {
         ),
         ("POST", "/collections/aliases", json!({"actions": [{"delete_alias": {"alias_name": "a"}}]}), 404, "Alias a"),
         ("POST", "/collections/aliases", json!({"actions": [{"drop": {}}]}), 400, "actions[0]"),
-        ("POST", "/v1/collections/c/promote", json!({"index": "../x", "sequence": 0}), 400, "index"),
+        ("POST", "/v1/collections/c/promote", json!({"index": "../x", "sequence": 0}), 400, "index: a name is"),
         ("POST", "/v1/collections/c/promote", json!({"index": "x"}), 400, "sequence"),
         ("POST", "/v1/collections/c/promote", json!({"index": "x", "sequence": 0}), 404, "incoming"),
         ("POST", "/v1/collections/c/rollback", json!({}), 409, "nothing to go back to"),
@@ -236,11 +166,27 @@ fn what_makes_no_sense_is_told() {
         ("GET", "/v1/nowhere", Value::Null, 404, "/v1/nowhere"),
         ("POST", "/collections/none/points/search", json!({"vector": [1.0]}), 404, "`none` doesn't exist"),
         ("GET", "/nowhere", Value::Null, 404, "GET /nowhere"),
+        ("DELETE", "/metrics", Value::Null, 405, "takes GET"),
+        ("PATCH", "/collections/c", json!({}), 501, "PATCH"),
     ] {
         server.refused(method, path, body, status, said);
     }
     let (status, answer) = server.with("POST", "/collections/c/points/search", "", "{\"vector\": [1,");
     assert!(status == 400 && answer["status"]["error"].as_str().unwrap().contains("JSON"), "{answer}");
+    // Programs read what is wrong, where, and what is allowed.
+    let (_, answer) = server.with("PUT", points, "x-request-id: mine\r\n", &json!({"points": [{"id": 1, "vector": [1.0]}]}).to_string());
+    assert_eq!(
+        (&answer["code"], &answer["field"], &answer["got"], &answer["limit"], &answer["request_id"], &answer["title"]),
+        (&json!("dimension_mismatch"), &json!("points[0].vector"), &json!(1), &json!(2), &json!("mine"), &json!("Bad Request"))
+    );
+    // Nothing that is asked comes back at length.
+    let long = json!({"points": [], "x".repeat(100_000): 1}).to_string();
+    let (status, answer) = server.with("PUT", points, "", &long);
+    assert!(status == 400 && answer.to_string().len() < 5000);
+    assert_eq!(server.with("PUT", points, "content-type: text/plain\r\n", "{}").0, 415);
+    assert_eq!(server.with("PUT", points, "content-encoding: gzip\r\n", "{}").0, 415);
+    let twice = "{\"points\": [{\"id\": 1, \"vector\": [1, 2], \"payload\": {\"a\": 1, \"a\": 2}}]}";
+    assert!(server.with("PUT", points, "", twice).1["detail"].as_str().unwrap().contains("duplicate field `a`"));
     let deep = "[".repeat(100_000);
     assert_eq!(server.with("POST", "/collections/c/points/search", "", &deep).0, 400);
     let bomb = "POST /collections/c/points/search HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 99999999999\r\n\r\n";
@@ -254,40 +200,6 @@ fn what_makes_no_sense_is_told() {
         status == 200 && metrics.contains("roxanne_collection_points{collection=\"c\"} 0") && metrics.contains("status=\"4xx\""),
         "{metrics}"
     );
-    server.end();
-}
-
-#[test]
-fn who_may_not_ask_is_not_answered() {
-    let data = tempfile::tempdir().unwrap();
-    let open = ServerOptions { bind: "0.0.0.0:0".parse().unwrap(), ..options(data.path(), None) };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    assert!(matches!(runtime.block_on(serve(open, |_| (), async {})), Err(ServeError::Insecure { .. })));
-    let server = Server::start(options(data.path(), Some("secret")));
-    for (path, headers, status) in [
-        ("/collections", "", 401),
-        ("/collections", "api-key: wrong!\r\n", 401),
-        ("/collections", "api-key: secret\r\n", 200),
-        ("/collections", "authorization: Bearer secret\r\n", 200),
-        ("/collections", "authorization: secret\r\n", 401),
-        ("/metrics", "", 401),
-        ("/", "", 401),
-        ("/nowhere", "", 401),
-        ("/readyz", "", 200),
-        ("/healthz", "", 200),
-    ] {
-        assert_eq!(server.with("GET", path, headers, "").0, status, "{path} {headers}");
-    }
-    server.end();
-    let server = Server::start(options(data.path(), None));
-    let asked =
-        |host: &str, more: &str| server.raw(format!("GET / HTTP/1.1\r\nhost: {host}\r\n{more}connection: close\r\n\r\n").as_bytes());
-    assert!(asked("localhost:6333", "").contains("\"title\":\"roxanne\""));
-    assert!(asked("localhost:6333", "").starts_with("HTTP/1.1 200") && asked("127.0.0.1", "").starts_with("HTTP/1.1 200"));
-    assert!(asked("[::1]:80", "").starts_with("HTTP/1.1 200"));
-    // A page somewhere whose name was made to lead here, and one that asks across.
-    assert!(asked("evil.example", "").starts_with("HTTP/1.1 403"));
-    assert!(asked("localhost", "origin: http://evil.example\r\n").starts_with("HTTP/1.1 403"));
     server.end();
 }
 
@@ -330,4 +242,123 @@ fn aliases_and_copies_outlive_the_server() {
     server.well("DELETE", "/collections/c", Value::Null);
     assert_eq!(server.well("GET", "/aliases", Value::Null)["aliases"].as_array().unwrap().len(), 1);
     server.end();
+}
+
+#[test]
+fn a_name_is_never_a_path() {
+    let around = tempfile::tempdir().unwrap();
+    let data = around.path().join("data");
+    let server = Server::start(options(&data, None));
+    // What a removal of `../../victim` would take for the rest of a recovery.
+    let victims = [around.path().join("victim.recovered"), data.join("victim.recovered"), around.path().join(".victim.recovered")];
+    victims.iter().for_each(|victim| std::fs::create_dir_all(victim).unwrap());
+    let long = "x".repeat(300);
+    for name in ["%2f..%2f..%2fvictim", "%2f..%2fvictim", "..%2f..%2f..%2f.victim", "..", "%2e%2e", "a%2fb", "a%00b", "a%5cb", &*long] {
+        for (method, path) in [
+            ("DELETE", format!("/collections/{name}")),
+            ("PUT", format!("/collections/{name}")),
+            ("POST", format!("/collections/{name}/points/count")),
+            ("PUT", format!("/collections/{name}/snapshots/recover")),
+            ("DELETE", format!("/collections/c/snapshots/{name}")),
+        ] {
+            let (status, answer) = server.with(method, &path, "", "{}");
+            assert!(matches!(status, 400 | 404), "{method} {path}: {status} {answer}");
+        }
+    }
+    assert!(victims.iter().all(|victim| victim.is_dir()));
+    server.end();
+}
+
+#[test]
+fn what_is_near_and_not_all_alike() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(options(data.path(), None));
+    server.well("PUT", "/collections/c", json!({"vectors": {"": {"size": 2, "distance": "Euclid"}}}));
+    let points = [(1, [1.0, 0.0]), (2, [1.1, 0.0]), (3, [0.0, 2.0]), (4, [9.0, 9.0])];
+    let points: Vec<Value> = points.iter().map(|(id, vector)| json!({"id": id, "vector": {"": vector}})).collect();
+    server.well("PUT", "/collections/c/points", json!({"points": points}));
+    let found = |mmr: Value| {
+        let asked = json!({"query": {"nearest": [0.0, 0.0], "mmr": mmr}, "limit": 2, "using": ""});
+        ids(&server.well("POST", "/collections/c/points/query", asked)["points"])
+    };
+    assert_eq!(found(Value::Null), [json!(1), json!(2)]);
+    // Of three, the third is twice as far and in another direction.
+    assert_eq!(found(json!({"candidates_limit": 3})), [json!(1), json!(3)]);
+    assert_eq!(found(json!({"diversity": 0.0, "candidates_limit": 4})), [json!(1), json!(2)]);
+    assert_eq!(found(json!({"diversity": 1.0, "candidates_limit": 4})), [json!(1), json!(4)]);
+    server.end();
+}
+
+#[test]
+fn rows_are_searched_and_a_search_is_explained() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(options(data.path(), None));
+    server.well("PUT", "/collections/c", json!({"vectors": {"size": 2, "distance": "Euclid"}}));
+    let points: Vec<Value> = (0..20).map(|id| json!({"id": id, "vector": [id, 0]})).collect();
+    server.well("PUT", "/collections/c/points", json!({"points": points}));
+    let rows: Vec<u8> = [0f32, 0.0, 19.0, 0.0].iter().flat_map(|number| number.to_le_bytes()).collect();
+    let answer = server.bytes("POST", "/v1/collections/c/search?limit=2&list_size=30", "content-type: application/octet-stream\r\n", &rows);
+    let mut expected = 2u32.to_le_bytes().to_vec();
+    for hits in [[("0", 0f32), ("1", 1.0)], [("19", 0.0), ("18", 1.0)]] {
+        expected.extend(2u32.to_le_bytes());
+        for (id, score) in hits {
+            expected.extend(score.to_le_bytes());
+            expected.extend((id.len() as u16).to_le_bytes());
+            expected.extend(id.as_bytes());
+        }
+    }
+    assert_eq!(answer, (200, expected));
+    let status = |path: &str, body: &[u8]| server.bytes("POST", path, "", body).0;
+    assert_eq!(status("/v1/collections/c/search", &rows[1..]), 400);
+    assert_eq!(status("/v1/collections/c/search?limit=0", &rows), 400);
+    assert_eq!(status("/v1/collections/c/search?limit=x", &rows), 400);
+    let explained = server.well("POST", "/v1/collections/c/explain", json!({"query": 3, "limit": 30}));
+    assert_eq!((&explained["recall"], &explained["fewer"]), (&json!(1.0), &json!("there are no more points")));
+    assert_eq!(explained["hits"], explained["exact"]);
+    server.end();
+}
+
+#[test]
+fn the_description_is_of_what_is_answered() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(options(data.path(), None));
+    let (status, document) = server.with("GET", "/openapi.json", "", "");
+    assert_eq!((status, &document["openapi"]), (200, &json!("3.1.0")));
+    // All that is referred to is there.
+    let mut refs = Vec::new();
+    collect(&document, &mut refs);
+    assert!(refs.len() > 100);
+    for name in refs {
+        assert!(!document.pointer(name.strip_prefix('#').unwrap()).unwrap().is_null(), "{name}");
+    }
+    // And every path is answered, by something else than 404 for its form.
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            let path = path
+                .replace("{collection}", "none")
+                .replace("{job}", "1")
+                .replace("{id}", "1")
+                .replace("{snapshot}", "s")
+                .replace("{field}", "f");
+            let (status, answer) = server.with(&method.to_uppercase(), &path, "", "{}");
+            assert!(
+                status != 405 && !answer.to_string().contains(&format!("{} {path}", method.to_uppercase())),
+                "{method} {path}: {answer}"
+            );
+        }
+    }
+    let (status, page) = server.with("GET", "/dashboard", "", "");
+    assert!(status == 200 && page.as_str().unwrap().contains("<title>roxanne"));
+    server.end();
+}
+
+fn collect(value: &Value, refs: &mut Vec<String>) {
+    match value {
+        Value::Object(parts) => parts.iter().for_each(|(name, part)| match part.as_str() {
+            Some(text) if name == "$ref" => refs.push(text.to_string()),
+            _ => collect(part, refs),
+        }),
+        Value::Array(parts) => parts.iter().for_each(|part| collect(part, refs)),
+        _ => {}
+    }
 }

@@ -1,0 +1,429 @@
+"""What a search costs over HTTP, beside writes, beside idle and slow connections, and after a restart.
+
+    python bench/http_load.py ROXANNE BASE.u8bin QUERY.u8bin WORK [--limit ROWS] [--seconds S] [--json OUT]     needs wrk and numpy; WORK is made
+
+A collection is made of BASE (u8, Euclid, keys as texts, all in a base) and served with `--ram 1G`; `wrk` asks, always the same first 1,000
+queries, limit 10, list 100. Server and load share the machine.
+
+Cost: with one connection, the server's CPU (utime + stime of its process) over the requests that wrk counts; the engine's part is what
+/metrics adds to roxanne_search_seconds meanwhile. That is time and not CPU: where pages are read from a disk (reads, said too) what is left
+beside it is too little, so it is to be read where none are. Then the rate of eight connections.
+Mixed: wrk searches in a closed loop, and threads of this program put single points with new ids: one for nine searches that /metrics
+counts, asked ten times a second, so that a tenth of all requests are upserts at whatever rate. The latencies of searches are wrk's alone,
+those of upserts this program's.
+Strangers: 2,000 connections that had an answer and wait, made again when the server closes them, and 200 that send a byte of a head a
+second.
+"""
+
+import sys
+
+# This file is no package of that name, which Python would look for beside it.
+sys.path.pop(0)
+
+import argparse
+import http.client
+import json
+import os
+import platform
+import resource
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+
+QUERIES = 1000
+# wrk -s load.lua URL -- PATH KIND FILE SIZE: posts the lines of FILE, or its pieces of SIZE bytes; its last line are the figures.
+LOAD = """
+local requests, i = {}, 0
+function init(args)
+  local path, kind, file, size = args[1], args[2], io.open(args[3], "rb"), tonumber(args[4])
+  local read = function() if size > 0 then return file:read(size) end return file:read("*l") end
+  for body in read do requests[#requests + 1] = wrk.format("POST", path, {["Content-Type"] = kind}, body) end
+end
+function request() i = i % #requests + 1; return requests[i] end
+function done(summary, latency)
+  local e = summary.errors
+  local failed = e.connect + e.read + e.write + e.timeout + e.status
+  io.write(string.format('\\n{"requests": %d, "seconds": %.3f, "failed": %d, ', summary.requests, summary.duration / 1e6, failed))
+  io.write(string.format('"p50_us": %d, "p99_us": %d, "most_us": %d}\\n', latency:percentile(50), latency:percentile(99), latency.max))
+end
+"""
+JSON, BINARY = "application/json", "application/octet-stream"
+
+
+def raise_limit(wanted):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
+def rows_of(path, limit):
+    count, dim = (int(number) for number in np.fromfile(path, "<u4", 2))
+    return np.fromfile(path, np.uint8, min(count, limit) * dim, offset=8).reshape(-1, dim)
+
+
+def fill(roxanne, base, rows, dim, work):
+    (work / "keys.txt").write_text("".join(f"{i}\n" for i in range(rows)))
+    (work / "data" / "collections").mkdir(parents=True)
+    collection = work / "data" / "collections" / "c"
+
+    def run(*command):
+        print("$ roxanne", " ".join(str(part) for part in command), flush=True)
+        subprocess.run([roxanne, *command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    run("create", collection, "--dim", str(dim), "--element", "u8", "--keys", "strings", "--metric", "l2")
+    run("insert", collection, base, "--limit", str(rows), "--keys", work / "keys.txt", "--delta-ram", "4G")
+    run("merge", collection, "--rebuild", "--progress", "plain")
+
+
+class Server:
+    def __init__(self, roxanne, work):
+        self.command = [roxanne, "serve", "--data", work / "data", "--bind", "127.0.0.1:0", "--ram", "1G"]
+        self.log = work / "serve.log"
+
+    def start(self):
+        """Seconds from the start of the process until /readyz answers 200."""
+        begin = time.perf_counter()
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=log, text=True)
+        line = self.process.stdout.readline()
+        if "http://" not in line:
+            sys.exit(f"the server did not start; see {self.log}")
+        host, port = line.split("//")[1].strip("/ \n").split(":")
+        self.address, self.url = (host, int(port)), f"http://{host}:{port}"
+        while self.ask("GET", "/readyz")[0] != 200:
+            time.sleep(0.002)
+        return time.perf_counter() - begin
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        if self.process.wait(60) != 0:
+            sys.exit(f"the server ended with {self.process.returncode}; see {self.log}")
+
+    def ask(self, method, path, body=None, kind=JSON):
+        connection = http.client.HTTPConnection(*self.address, timeout=60)
+        connection.request(method, path, body, {"content-type": kind})
+        answer = connection.getresponse()
+        status, raw = answer.status, answer.read()
+        connection.close()
+        return status, raw
+
+    def counters(self):
+        """CPU seconds of the process; seconds, searches and reads of the engine."""
+        # Behind the name, which may hold spaces: from the third field on.
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        lines = (line.split() for line in self.ask("GET", "/metrics")[1].decode().splitlines() if not line.startswith("#"))
+        values = {line[0]: float(line[-1]) for line in lines if line}
+        names = ["roxanne_search_seconds_sum", "roxanne_search_seconds_count", "roxanne_search_reads_total"]
+        return np.array([cpu, *(values[name] for name in names)])
+
+
+class Bodies:
+    """Files of bodies, for every form of a search."""
+
+    def __init__(self, queries, work):
+        self.work, self.dim = work, queries.shape[1]
+        self.queries = queries
+
+    def single_json(self):
+        lines = (json.dumps({"vector": row.tolist(), "limit": 10}) for row in self.queries)
+        return self.kept("single.jsonl", "/collections/c/points/search", JSON, "\n".join(lines).encode(), 0)
+
+    def batch_json(self, n):
+        searches = [{"vector": row.tolist(), "limit": 10} for row in self.queries]
+        lines = (json.dumps({"searches": searches[i : i + n]}) for i in range(0, len(searches) - n + 1, n))
+        return self.kept(f"batch-{n}.jsonl", "/collections/c/points/search/batch", JSON, "\n".join(lines).encode(), 0)
+
+    def binary(self, n):
+        rows = self.queries[: len(self.queries) // n * n].astype("<f4")
+        return self.kept("rows.f32", "/v1/collections/c/search?limit=10&list_size=100", BINARY, rows.tobytes(), n * self.dim * 4)
+
+    def kept(self, name, path, kind, raw, size):
+        (self.work / name).write_bytes(raw)
+        return path, kind, str(self.work / name), str(size)
+
+
+def wrk(server, work, load, connections, seconds):
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", work / "load.lua", server.url, "--", *load]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    figures = json.loads(done.stdout.strip().splitlines()[-1])
+    figures["rate"] = figures["requests"] / figures["seconds"]
+    if figures["failed"] or not figures["requests"]:
+        print(f"FAILED REQUESTS: {figures['failed']} of {figures['requests']} to {load[0]}", flush=True)
+    return figures
+
+
+def cost(server, work, told, load, searches, seconds):
+    """One form of a search: what a request costs with one connection, and the rate of eight."""
+    wrk(server, work, load, 1, 2)
+    before = server.counters()
+    alone = wrk(server, work, load, 1, seconds)
+    cpu, engine, counted, reads = server.counters() - before
+    each = 1e6 / alone["requests"]
+    eight = wrk(server, work, load, 8, seconds)
+    figures = {
+        "what": told, "searches_a_request": searches, "one": alone, "eight": eight, "cpu_us": cpu * each, "engine_us": engine * each,
+        "beside_us": (cpu - engine) * each, "beside_us_a_search": (cpu - engine) * each / searches,
+        "counted_a_request": counted / alone["requests"], "reads_a_search": reads / alone["requests"] / searches,
+    }  # fmt: skip
+    cpu, engine, rest, each = (figures[name] for name in ("cpu_us", "engine_us", "beside_us", "beside_us_a_search"))
+    print(f"{told}: {cpu:.0f} us of CPU a request, {engine:.0f} us of them in the engine: {rest:.0f} us beside it, {each:.1f} a search")
+    print(
+        f"   one connection {alone['rate']:.0f}/s (p50 {alone['p50_us']} us, p99 {alone['p99_us']}), eight {eight['rate']:.0f}/s, "
+        f"{eight['rate'] * searches:.0f} searches/s; {figures['reads_a_search']:.2f} reads a search",
+        flush=True,
+    )
+    if not counted:
+        print("   /metrics counts no searches of these: the engine's part is not known")
+    return figures
+
+
+def costs(server, work, bodies, seconds):
+    found = [cost(server, work, "single search, JSON", bodies.single_json(), 1, seconds)]
+    for n in (1, 10, 100):
+        found.append(cost(server, work, f"batch of {n}, JSON", bodies.batch_json(n), n, seconds))
+    path, kind, _, _ = bodies.binary(1)
+    # An empty body, as one that is no JSON is refused before a path that is not there.
+    status, _ = server.ask("POST", path, b"", kind)
+    if status in (404, 405):
+        print(f"SKIPPED: binary searches, as this server answers {status} to POST {path}", flush=True)
+        return found
+    status, raw = server.ask("POST", path, bodies.queries[:1].astype("<f4").tobytes(), kind)
+    if status != 200:
+        sys.exit(f"POST {path} answers {status}: {raw[:300]}")
+    for n in (1, 10, 100):
+        found.append(cost(server, work, f"{'single search' if n == 1 else f'batch of {n}'}, binary", bodies.binary(n), n, seconds))
+    return found
+
+
+class Upserts:
+    """Threads that put one point for nine searches which the server counts."""
+
+    THREADS = 8
+
+    def __init__(self, server, vectors):
+        self.server, self.vectors, self.stop = server, vectors, threading.Event()
+        self.allowed, self.taken, self.lock = 0, 0, threading.Lock()
+        self.micros, self.refused = [], 0
+
+    def pace(self):
+        first = self.server.counters()[2]
+        while not self.stop.wait(0.1):
+            self.allowed = int(self.server.counters()[2] - first) // 9
+
+    def put(self):
+        connection = http.client.HTTPConnection(*self.server.address, timeout=60)
+        while not self.stop.is_set():
+            with self.lock:
+                number = self.taken
+                mine = number < self.allowed
+                self.taken += mine
+            if not mine:
+                time.sleep(0.002)
+                continue
+            point = {"id": f"new-{number}", "vector": self.vectors[number % len(self.vectors)]}
+            body, begin = json.dumps({"points": [point]}), time.perf_counter()
+            try:
+                connection.request("PUT", "/collections/c/points", body, {"content-type": JSON})
+                answer = connection.getresponse()
+                answer.read()
+                is_done = answer.status == 200
+            except (OSError, http.client.HTTPException):
+                connection.close()
+                is_done = False
+            self.micros.append((time.perf_counter() - begin) * 1e6)
+            self.refused += not is_done
+
+    def __enter__(self):
+        self.threads = [threading.Thread(target=work) for work in [self.pace] + [self.put] * self.THREADS]
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def beside(told, alone, with_it):
+    ratio = with_it["p99_us"] / alone["p99_us"]
+    print(
+        f"{told}: searches p50 {with_it['p50_us']} us, p99 {with_it['p99_us']}, {with_it['rate']:.0f}/s; alone p50 {alone['p50_us']} us, "
+        f"p99 {alone['p99_us']}, {alone['rate']:.0f}/s: p99 {ratio:.2f} times that alone",
+        flush=True,
+    )
+    return {"alone": alone, "beside": with_it, "p99_ratio": ratio}
+
+
+def mixed(server, work, load, vectors, seconds):
+    wrk(server, work, load, 4, 2)
+    alone = wrk(server, work, load, 4, seconds)
+    with Upserts(server, vectors) as upserts:
+        with_it = wrk(server, work, load, 4, seconds)
+    figures = beside("nine searches, one upsert", alone, with_it)
+    count = len(upserts.micros)
+    p50, p99 = np.percentile(upserts.micros, [50, 99]) if count else (0.0, 0.0)
+    figures |= {"upserts": count, "refused": upserts.refused, "share": count / (count + with_it["requests"]), "p50_us": p50, "p99_us": p99}
+    print(f"   {count} upserts, {figures['share']:.1%} of requests, {upserts.refused} refused: p50 {p50:.0f} us, p99 {p99:.0f}", flush=True)
+    return figures
+
+
+class Strangers:
+    """Connections that wait, and connections that send a byte of a head a second; who is closed comes again."""
+
+    GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    def __init__(self, address, idle, slow):
+        self.address, self.counts = address, {"idle": idle, "slow": slow}
+        self.stop, self.ready, self.again = threading.Event(), threading.Event(), 0
+        self.selector, self.sockets = selectors.DefaultSelector(), {"idle": set(), "slow": set()}
+
+    def come(self, kind):
+        stranger = socket.create_connection(self.address, timeout=30)
+        stranger.send(self.GET if kind == "idle" else b"G")
+        stranger.setblocking(False)
+        self.selector.register(stranger, selectors.EVENT_READ, kind)
+        self.sockets[kind].add(stranger)
+
+    def heard(self, stranger, kind):
+        try:
+            if stranger.recv(4096):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self.selector.unregister(stranger)
+        self.sockets[kind].discard(stranger)
+        stranger.close()
+        self.come(kind)
+        self.again += 1
+
+    def work(self):
+        for kind, count in self.counts.items():
+            for _ in range(count):
+                self.come(kind)
+        self.ready.set()
+        drop = time.monotonic()
+        while not self.stop.is_set():
+            for key, _ in self.selector.select(0.1):
+                self.heard(key.fileobj, key.data)
+            if time.monotonic() - drop >= 1:
+                drop += 1
+                for stranger in list(self.sockets["slow"]):
+                    try:
+                        stranger.send(b"x")
+                    except OSError:
+                        pass
+
+    def __enter__(self):
+        self.thread = threading.Thread(target=self.work)
+        self.thread.start()
+        if not self.ready.wait(60):
+            sys.exit("the connections do not come about")
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        self.thread.join()
+        for stranger in self.sockets["idle"] | self.sockets["slow"]:
+            stranger.close()
+
+
+def strangers(server, work, load, seconds):
+    idle, slow = 2000, 200
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 2 * (idle + slow):
+        print(f"SKIPPED: {idle + slow} connections, as the limit of open files is below {2 * (idle + slow)}", flush=True)
+        return None
+    wrk(server, work, load, 4, 2)
+    alone = wrk(server, work, load, 4, seconds)
+    with Strangers(server.address, idle, slow) as those:
+        with_it = wrk(server, work, load, 4, seconds)
+        metrics = server.ask("GET", "/metrics")[1].decode().splitlines()
+    open_now = next((float(line.split()[-1]) for line in metrics if line.startswith("roxanne_http_connections ")), None)
+    figures = beside(f"beside {idle} idle and {slow} slow connections", alone, with_it)
+    print(f"   {open_now:.0f} connections are open at the end; {those.again} were closed by the server and came again", flush=True)
+    return figures | {"idle": idle, "slow": slow, "came_again": those.again, "open": open_now}
+
+
+def restarts(server):
+    found = []
+    for _ in range(3):
+        server.stop()
+        found.append(server.start())
+    print(f"restart until /readyz, caches of the kernel warm: {', '.join(f'{seconds:.3f}' for seconds in found)} s", flush=True)
+    return found
+
+
+@contextmanager
+def running(roxanne, work):
+    server = Server(roxanne, work)
+    server.start()
+    try:
+        yield server
+        server.stop()
+    finally:
+        server.process.kill()
+
+
+def machine():
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"cpu": model, "cores": os.cpu_count(), "memory_gib": round(memory / (1 << 30), 1), "kernel": platform.release()}
+
+
+def commit():
+    here = Path(__file__).resolve().parent
+
+    def git(*command):
+        return subprocess.run(["git", "-C", here, *command], capture_output=True, text=True, check=False).stdout.strip()
+
+    return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain") else "")
+
+
+def main(options):
+    if not shutil.which("wrk"):
+        sys.exit("wrk is missing: apt-get install wrk")
+    roxanne, work = options.roxanne.resolve(), options.work.resolve()
+    rows = min(int(np.fromfile(options.base, "<u4", 1)[0]), options.limit)
+    queries = rows_of(options.query, QUERIES)
+    raise_limit(8192)
+    work.mkdir()
+    (work / "load.lua").write_text(LOAD)
+    about = {"date": datetime.now(timezone.utc).strftime("%Y-%m-%d"), "machine": machine(), "commit": commit(), "base": options.base.name}
+    about |= {"rows": rows, "dim": queries.shape[1], "seconds": options.seconds}
+    print(json.dumps(about), flush=True)
+    fill(roxanne, options.base.resolve(), rows, queries.shape[1], work)
+    bodies = Bodies(queries, work)
+    with running(roxanne, work) as server:
+        load = bodies.single_json()
+        figures = {
+            "costs": costs(server, work, bodies, options.seconds),
+            "mixed": mixed(server, work, load, queries.tolist(), options.seconds),
+            "strangers": strangers(server, work, load, options.seconds),
+            "restart_seconds": restarts(server),
+        }
+    if options.json:
+        options.json.write_text(json.dumps({"about": about} | figures, indent=1) + "\n")
+
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("roxanne", type=Path)
+parser.add_argument("base", type=Path)
+parser.add_argument("query", type=Path)
+parser.add_argument("work", type=Path)
+parser.add_argument("--limit", type=int, default=1 << 40)
+parser.add_argument("--seconds", type=int, default=10)
+parser.add_argument("--json", type=Path)
+main(parser.parse_args())

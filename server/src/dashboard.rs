@@ -1,0 +1,54 @@
+//! Pages for people, in the binary: nothing is fetched from elsewhere. They ask the same API as everybody; `overview` is what they ask every few seconds.
+
+use crate::{access::Role, collections, jobs, metrics::resident_bytes, reply::Refusal, routes::Call};
+use serde_json::{Value, json};
+
+/// What a browser may do on these pages: nothing that did not come with them.
+pub(crate) const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; \
+     form-action 'none'; frame-ancestors 'none'";
+
+pub(crate) fn page() -> &'static [u8] {
+    include_bytes!("dashboard/index.html")
+}
+
+pub(crate) fn program() -> &'static [u8] {
+    include_bytes!("dashboard/app.js")
+}
+
+pub(crate) fn looks() -> &'static [u8] {
+    include_bytes!("dashboard/style.css")
+}
+
+/// `GET /v1/overview`: the collections that the caller may see, jobs, and counters of which rates are made.
+pub(crate) fn overview(call: &Call) -> Result<Value, Refusal> {
+    let server = call.server;
+    let mut shown = Vec::new();
+    for (name, served) in server.collections.all() {
+        if !call.sees(&name) {
+            continue;
+        }
+        let memory = served.collection.memory();
+        let info = collections::info(&served);
+        shown.push(json!({
+            "name": name, "info": info, "standing": collections::standing(&served)?,
+            "memory": {"codes": memory.resident_bytes, "cache": memory.kept_bytes, "delta": memory.delta_bytes, "allowed": memory.allowed_bytes},
+        }));
+    }
+    // What is of no collection is for who may see all of them.
+    let of_all = call.caller.sees_all().is_ok();
+    let disk = rustix::fs::statvfs(&server.path).ok();
+    Ok(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "caller": {"name": call.caller.name, "role": call.caller.role().name()},
+        "uptime_seconds": server.since.elapsed().as_secs_f64(),
+        "resident_bytes": resident_bytes(),
+        "disk_free_bytes": disk.as_ref().map(|disk| disk.f_bavail * disk.f_frsize),
+        "disk_bytes": disk.as_ref().map(|disk| disk.f_blocks * disk.f_frsize),
+        "collections": shown,
+        "aliases": server.collections.aliases.shown(|_, own| call.sees(own)),
+        "incoming": if of_all { jobs::incoming_list(server) } else { json!([]) },
+        "keys": if of_all && call.caller.may(Role::Admin).is_ok() { server.access.shown() } else { json!([]) },
+        "jobs": server.jobs.list(call.caller),
+        "counters": server.metrics.shown(),
+    }))
+}
