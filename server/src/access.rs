@@ -3,7 +3,10 @@
 //! `DATA/keys.json` holds keys as SHA-256 hashes: a key is 256 random bits, which nobody guesses from its hash. A running server reads the file
 //! again when it has changed.
 
-use crate::{files, reply::Refusal};
+use crate::{
+    files::{self, Written},
+    reply::Refusal,
+};
 use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
@@ -19,7 +22,6 @@ use std::{
     path::{Path, PathBuf},
     str::FromStr,
     sync::{Arc, PoisonError, RwLock},
-    time::SystemTime,
 };
 
 /// The file of keys within the data directory.
@@ -207,7 +209,7 @@ impl Caller {
 struct Known {
     keys: Vec<(KeyRecord, Caller)>,
     /// When the file was written that they are from.
-    written: Option<SystemTime>,
+    written: Option<Written>,
 }
 
 /// All that are let in.
@@ -245,7 +247,7 @@ impl Access {
 
     /// Reads the file again where it has changed. One that cannot be read changes nothing.
     pub(crate) fn refresh(&self) {
-        let written = written(&self.data);
+        let written = files::written(&self.data.join(FILE));
         if written == self.known().written {
             return;
         }
@@ -321,15 +323,11 @@ impl Access {
 
 impl Known {
     fn read(data: &Path) -> Result<Known, KeyError> {
-        let written = written(data);
+        let written = files::written(&data.join(FILE));
         let caller = |key: &KeyRecord| Caller { name: key.name.clone(), role: key.role, collections: key.collections.clone() };
         let keys = KeyFile::open(data)?.keys.into_iter().map(|key| (key.clone(), caller(&key))).collect();
         Ok(Known { keys, written })
     }
-}
-
-fn written(data: &Path) -> Option<SystemTime> {
-    fs::metadata(data.join(FILE)).and_then(|metadata| metadata.modified()).ok()
 }
 
 /// Whether a host is this machine, by a name that no page of another can have.

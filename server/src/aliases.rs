@@ -37,11 +37,13 @@ pub(crate) struct Changes {
 }
 
 #[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
 enum AliasChange {
-    CreateAlias(Alias),
-    DeleteAlias(OneAlias),
-    RenameAlias(Rename),
+    #[serde(rename = "create_alias")]
+    Create(Alias),
+    #[serde(rename = "delete_alias")]
+    Delete(OneAlias),
+    #[serde(rename = "rename_alias")]
+    Rename(Rename),
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -105,15 +107,15 @@ impl Aliases {
                 if is_there(alias) { Err(taken()) } else { Ok(()) }
             };
             match change {
-                AliasChange::CreateAlias(Alias { alias_name, collection_name }) => {
+                AliasChange::Create(Alias { alias_name, collection_name }) => {
                     if !is_there(&collection_name) {
                         return Err(Refusal::not_found(format!("Collection `{collection_name}` doesn't exist!")));
                     }
                     take_name(&alias_name).map_err(at)?;
                     next.insert(alias_name, collection_name);
                 }
-                AliasChange::DeleteAlias(OneAlias { alias_name }) => _ = next.remove(&alias_name).ok_or_else(|| unknown(&alias_name))?,
-                AliasChange::RenameAlias(Rename { old_alias_name, new_alias_name }) => {
+                AliasChange::Delete(OneAlias { alias_name }) => _ = next.remove(&alias_name).ok_or_else(|| unknown(&alias_name))?,
+                AliasChange::Rename(Rename { old_alias_name, new_alias_name }) => {
                     take_name(&new_alias_name).map_err(at)?;
                     let own = next.remove(&old_alias_name).ok_or_else(|| unknown(&old_alias_name))?;
                     next.insert(new_alias_name, own);

@@ -13,18 +13,27 @@ use std::{borrow::Cow, fmt};
 /// Bytes of a filter or a payload.
 const LONGEST: usize = 1 << 20;
 
-/// Reads a body; none at all, and null, is an empty object.
+/// What `serde_json` says of a number that its type does not hold.
+const TOO_LARGE: &str = "number out of range";
+
+/// Reads a body; none at all is an empty object.
 pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
-    let bytes = if matches!(bytes, b"" | b"null") { b"{}" } else { bytes };
+    let bytes = if bytes.is_empty() { b"{}" } else { bytes };
+    // A list would be taken for an object's fields in their order.
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|first| *first == b'[') {
+        return Err(Refusal::bad("bad_input", "an object is expected, not a list"));
+    }
     serde_json::from_slice(bytes).map_err(|error| {
-        if error.is_data() {
-            // Once more, and slower: where was it?
-            let mut again = serde_json::Deserializer::from_slice(bytes);
-            if let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut again) {
-                return misfit(&error);
+        // Once more, and slower: where was it?
+        let mut again = serde_json::Deserializer::from_slice(bytes);
+        match serde_path_to_error::deserialize::<_, T>(&mut again) {
+            Err(at) if error.is_data() => misfit(&at),
+            Err(at) if error.to_string().starts_with(TOO_LARGE) => {
+                let field = at.path().to_string();
+                Refusal::bad("non_finite", format!("{field}: a number that is out of range")).field(field)
             }
+            _ => Refusal::bad("malformed_json", format!("no JSON: {error}")),
         }
-        Refusal::bad("malformed_json", format!("no JSON: {error}"))
     })
 }
 
@@ -90,7 +99,7 @@ impl JsonSchema for Id {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum VectorBody {
     Dense(Vec<f32>),
-    /// With a name, or sparse.
+    /// With a name, sparse, or none.
     Other,
 }
 
@@ -98,7 +107,7 @@ impl VectorBody {
     pub(crate) fn dense(self) -> Result<Vec<f32>, Refusal> {
         match self {
             VectorBody::Dense(vector) => Ok(vector),
-            VectorBody::Other => Err(Refusal::not_there("vectors with names, sparse ones, and several under one point")),
+            VectorBody::Other => Err(Refusal::not_there("what has a name, is sparse, or is not one vector")),
         }
     }
 }
@@ -273,7 +282,9 @@ impl JsonSchema for Lacking {
         "Lacking".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"description": "Qdrant's; what it asks for is not there, and all but null is answered by 501.", "type": "null"})
+        json_schema!({"description": "Qdrant's; what it asks for is not there, and all but nothing is answered by 501.", "anyOf": [
+            {"type": "null"}, {"type": "string", "maxLength": 0}, {"type": "array", "maxItems": 0}, {"type": "object", "maxProperties": 0},
+        ]})
     }
 }
 
@@ -383,7 +394,9 @@ mod tests {
         refused(r#"{"points": [], "more": 1}"#, "unknown field `more`");
         refused(r#"{"points": [], "points": []}"#, "duplicate field `points`");
         refused(r#"{"points": [}"#, "no JSON");
+        refused(r#"{"points": [{"vector": [1, 1e252]}]}"#, "points[0].vector[1]: a number that is out of range");
         refused("", "missing field `points`");
+        refused("[[]]", "an object is expected");
     }
 
     #[test]

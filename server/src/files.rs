@@ -38,6 +38,14 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_directory(path.parent().unwrap_or(Path::new(".")))
 }
 
+/// When a file was written, to tell whether it has changed.
+pub(crate) type Written = SystemTime;
+
+/// When a file was written; `None` where there is none.
+pub(crate) fn written(path: &Path) -> Option<Written> {
+    fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
+}
+
 /// Brings the names in a directory to the device.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()

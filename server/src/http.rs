@@ -175,7 +175,7 @@ async fn answer(server: &Arc<Server>, request: Request<Incoming>) -> Answer {
 }
 
 fn refused(mut refusal: Refusal, start: Instant, request_id: &str) -> Answer {
-    let (status, allow) = (refusal.status, refusal.allow.take());
+    let (status, allow) = (refusal.status, refusal.allowed());
     let body = serde_json::to_vec(&refusal.body(start.elapsed().as_secs_f64(), request_id)).unwrap_or_default();
     let mut response = with_kind(status, routes::JSON, full(body));
     let headers = response.headers_mut();
@@ -234,6 +234,7 @@ async fn routed(
             return Err(Refusal::bad("bad_name", files::NAMES).field(kind));
         }
     }
+    route.parameters.iter().try_for_each(|parameter| parameter.check(head.uri.query()))?;
     check_kind(&head.headers, &route.takes)?;
     let (bytes, of_bodies) = match route.takes {
         Takes::Nothing => (Vec::new(), None),
@@ -297,7 +298,7 @@ fn check_kind(headers: &HeaderMap, takes: &Takes) -> Result<(), Refusal> {
     }
     let wanted = match takes {
         Takes::Nothing => return Ok(()),
-        Takes::Json(_) => routes::JSON,
+        Takes::Json(..) => routes::JSON,
         Takes::Rows => routes::ROWS,
     };
     let Some(given) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };

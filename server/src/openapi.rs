@@ -4,7 +4,7 @@ use crate::{
     reply::{Envelope, ErrorBody},
     routes::{Gives, Route, Takes},
 };
-use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema, transform::ReplaceBoolSchemas};
 use serde_json::{Map, Value, json};
 
 /// The schema of filters; `roxanne_engine::collection::Filter` reads them, and says by its place what it does not know.
@@ -41,7 +41,7 @@ impl JsonSchema for Conditions {
     }
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let condition = generator.subschema_for::<Condition>();
-        json_schema!({"type": "array", "items": condition, "maxItems": 100})
+        json_schema!({"anyOf": [{"type": "array", "items": condition, "maxItems": 100}, condition, {"type": "null"}]})
     }
 }
 
@@ -76,7 +76,11 @@ impl JsonSchema for Condition {
 
 /// The document, for clients and tools: OpenAPI 3.1.
 pub(crate) fn document(routes: &[Route], version: &str) -> Value {
+    // Tools stumble over `true` where a schema is expected.
+    let mut objects = ReplaceBoolSchemas::default();
+    objects.skip_additional_properties = true;
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.definitions_path = "/components/schemas".into());
+    let settings = settings.with_transform(objects);
     let mut generator = settings.into_generator();
     let error = generator.subschema_for::<ErrorBody>();
     let mut paths: Map<String, Value> = Map::new();
@@ -109,14 +113,15 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let in_path = route.names().map(|name| {
         let schema = match name {
             "collection" | "snapshot" => json!({"type": "string", "pattern": "^[A-Za-z0-9_-][A-Za-z0-9_.-]*$", "maxLength": 200}),
-            "job" => json!({"type": "integer", "minimum": 1}),
-            _ => json!({"type": "string", "minLength": 1, "maxLength": 512}),
+            "job" => json!({"type": "integer", "minimum": 1, "maximum": u64::MAX}),
+            "id" => json!({"type": "string", "minLength": 1, "maxLength": 512}),
+            _ => json!({"type": "string", "minLength": 1}),
         };
         json!({"name": name, "in": "path", "required": true, "schema": schema})
     });
     let in_query = route.parameters.iter().map(|parameter| {
         json!({"name": parameter.name, "in": "query", "description": parameter.about, "schema": {
-            "type": parameter.kind, "minimum": parameter.least, "maximum": parameter.most}})
+            "type": "integer", "minimum": parameter.least, "maximum": parameter.most}})
     });
     let parameters: Vec<Value> = in_path.chain(in_query).collect();
     let content = match &route.gives {
@@ -124,7 +129,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
             let result = schema(generator);
             // What is around every result.
             let mut envelope = <Envelope<Value> as JsonSchema>::json_schema(generator).to_value();
-            envelope["properties"]["result"] = result.to_value();
+            envelope["properties"]["result"] = if result.as_bool() == Some(true) { json!({}) } else { result.to_value() };
             json!({"application/json": {"schema": envelope}})
         }
         Gives::Bare(kind) => json!({*kind: {}}),
@@ -138,9 +143,9 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
     });
     match &route.takes {
         Takes::Nothing => {}
-        Takes::Json(schema) => {
+        Takes::Json(schema, may_lack) => {
             let schema = schema(generator);
-            operation["requestBody"] = json!({"required": true, "content": {"application/json": {"schema": schema}}});
+            operation["requestBody"] = json!({"required": !may_lack, "content": {"application/json": {"schema": schema}}});
         }
         Takes::Rows => {
             let about = "Rows of little-endian 32-bit floats.";

@@ -20,11 +20,18 @@ pub(crate) struct Refusal {
     /// For programs; it stays the same.
     code: &'static str,
     pub(crate) detail: String,
+    more: Box<More>,
+}
+
+/// What only some refusals say.
+#[derive(Debug, Default)]
+struct More {
+    /// Where in the body, or which parameter.
     field: Option<String>,
     got: Option<Value>,
     limit: Option<Value>,
     /// What methods there are, where it was another.
-    pub(crate) allow: Option<String>,
+    allow: Option<String>,
 }
 
 /// An error as it goes back: what Qdrant's clients read, and RFC 9457.
@@ -57,7 +64,7 @@ struct ErrorStatus {
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Refusal {
-        Refusal { status, code, detail: detail.into(), field: None, got: None, limit: None, allow: None }
+        Refusal { status, code, detail: detail.into(), more: Box::default() }
     }
 
     pub(crate) fn bad(code: &'static str, detail: impl Into<String>) -> Refusal {
@@ -88,29 +95,37 @@ impl Refusal {
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", "it failed; the server's log says how")
     }
 
-    pub(crate) fn field(self, field: impl Into<String>) -> Refusal {
-        Refusal { field: Some(field.into()), ..self }
+    pub(crate) fn field(mut self, field: impl Into<String>) -> Refusal {
+        self.more.field = Some(field.into());
+        self
     }
 
-    pub(crate) fn allowing(self, methods: String) -> Refusal {
-        Refusal { allow: Some(methods), ..self }
+    pub(crate) fn allowing(mut self, methods: String) -> Refusal {
+        self.more.allow = Some(methods);
+        self
+    }
+
+    pub(crate) fn allowed(&mut self) -> Option<String> {
+        self.more.allow.take()
     }
 
     /// The same of a part of a body.
-    pub(crate) fn within(self, part: &str) -> Refusal {
-        let separator = if self.field.is_some() { "." } else { ": " };
-        let field = self.field.map_or_else(|| part.to_string(), |field| format!("{part}.{field}"));
-        Refusal { detail: format!("{part}{separator}{}", self.detail), field: Some(field), ..self }
+    pub(crate) fn within(mut self, part: &str) -> Refusal {
+        let separator = if self.more.field.is_some() { "." } else { ": " };
+        self.detail = format!("{part}{separator}{}", self.detail);
+        self.more.field = Some(self.more.field.take().map_or_else(|| part.to_string(), |field| format!("{part}.{field}")));
+        self
     }
 
-    fn at(self, field: impl Into<String>, got: Value, limit: Value) -> Refusal {
-        Refusal { field: Some(field.into()), got: Some(got), limit: Some(limit), ..self }
+    fn at(mut self, field: impl Into<String>, got: Value, limit: Value) -> Refusal {
+        (self.more.got, self.more.limit) = (Some(got), Some(limit));
+        self.field(field)
     }
 
     /// What goes back; nothing of what was asked comes back at length.
     pub(crate) fn body(mut self, seconds: f64, request_id: &str) -> ErrorBody {
         cut(&mut self.detail);
-        self.field.as_mut().map(cut);
+        self.more.field.iter_mut().for_each(cut);
         ErrorBody {
             status: ErrorStatus { error: self.detail.clone() },
             time: seconds,
@@ -118,9 +133,9 @@ impl Refusal {
             title: self.status.canonical_reason().unwrap_or("Error"),
             detail: self.detail,
             code: self.code,
-            field: self.field,
-            got: self.got,
-            limit: self.limit,
+            field: self.more.field,
+            got: self.more.got,
+            limit: self.more.limit,
             request_id: request_id.to_string(),
         }
     }

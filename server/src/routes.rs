@@ -61,8 +61,7 @@ impl Call<'_> {
 
     /// A number behind the question mark.
     pub(crate) fn number(&self, name: &str) -> Result<Option<usize>, Refusal> {
-        let given = self.query.and_then(|query| query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('=')));
-        given.map(str::parse).transpose().map_err(|_| Refusal::bad("bad_input", format!("{name}: a whole number is expected")).field(name))
+        number(self.query, name)
     }
 
     /// How long a search may take, where `timeout` says so.
@@ -76,7 +75,8 @@ type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 /// What a request brings.
 pub(crate) enum Takes {
     Nothing,
-    Json(SchemaOf),
+    /// JSON, and whether there may be none of it.
+    Json(SchemaOf, bool),
     /// Rows of little-endian f32.
     Rows,
 }
@@ -93,12 +93,26 @@ pub(crate) enum Gives {
 pub(crate) struct Parameter {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
-    pub(crate) kind: &'static str,
-    pub(crate) least: u64,
-    pub(crate) most: u64,
+    pub(crate) least: usize,
+    pub(crate) most: usize,
 }
 
 type Answer = Box<dyn Fn(&Call, &[u8]) -> Result<Vec<u8>, Refusal> + Send + Sync>;
+
+fn number(query: Option<&str>, name: &str) -> Result<Option<usize>, Refusal> {
+    let given = query.and_then(|query| query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('=')));
+    given.map(str::parse).transpose().map_err(|_| Refusal::bad("bad_input", format!("{name}: a whole number is expected")).field(name))
+}
+
+impl Parameter {
+    /// Refuses a number that is out of its range.
+    pub(crate) fn check(&self, query: Option<&str>) -> Result<(), Refusal> {
+        match number(query, self.name)? {
+            Some(got) if !(self.least..=self.most).contains(&got) => Err(Refusal::out_of_range(self.name, got, self.least, self.most)),
+            _ => Ok(()),
+        }
+    }
+}
 
 /// How a request is answered.
 pub(crate) enum Run {
@@ -208,7 +222,7 @@ fn with<B: DeserializeOwned + JsonSchema + 'static, A: Serialize + JsonSchema + 
 ) -> Route {
     let answer = move |call: &Call, bytes: &[u8]| envelope(run(call, body::read(bytes)?)?, call.start.elapsed().as_secs_f64());
     Route {
-        takes: Takes::Json(|generator| generator.subschema_for::<B>()),
+        takes: Takes::Json(|generator| generator.subschema_for::<B>(), body::read::<B>(b"").is_ok()),
         run: Run::Engine(Box::new(answer)),
         ..plain::<A>(method, path, name, role, about, |_| Err(Refusal::failed()))
     }
@@ -237,7 +251,7 @@ fn job_with<B: DeserializeOwned + JsonSchema + 'static>(
         envelope(call.server.jobs.begin(call.server, work)?, call.start.elapsed().as_secs_f64())
     };
     Route {
-        takes: Takes::Json(|generator| generator.subschema_for::<B>()),
+        takes: Takes::Json(|generator| generator.subschema_for::<B>(), body::read::<B>(b"").is_ok()),
         run: Run::Engine(Box::new(answer)),
         ..job(path, name, about, |_| Err(Refusal::failed()))
     }
@@ -260,21 +274,14 @@ fn bare(
     }
 }
 
-const TIMEOUT: Parameter = Parameter { name: "timeout", about: "Seconds that a search may take.", kind: "integer", least: 1, most: 86_400 };
+const TIMEOUT: Parameter = Parameter { name: "timeout", about: "Seconds that a search may take.", least: 1, most: 86_400 };
 const SEARCHES: &[Parameter] = &[TIMEOUT];
 const ROWS_SEARCHES: &[Parameter] = &[
-    Parameter { name: "limit", about: "Hits of a row; 10 unless said.", kind: "integer", least: 1, most: 10_000 },
-    Parameter {
-        name: "list_size",
-        about: "Candidates kept while searching (L); 100 unless said.",
-        kind: "integer",
-        least: 1,
-        most: 1 << 20,
-    },
+    Parameter { name: "limit", about: "Hits of a row; 10 unless said.", least: 1, most: 10_000 },
+    Parameter { name: "list_size", about: "Candidates kept while searching (L); 100 unless said.", least: 1, most: 1 << 20 },
     TIMEOUT,
 ];
-const WAIT: &[Parameter] =
-    &[Parameter { name: "wait", about: "Seconds to wait for its end; 60 at most count.", kind: "integer", least: 0, most: 86_400 }];
+const WAIT: &[Parameter] = &[Parameter { name: "wait", about: "Seconds to wait for its end; 60 at most count.", least: 0, most: 86_400 }];
 
 /// All that is answered.
 pub(crate) static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
@@ -547,28 +554,35 @@ fn fits(pattern: &str, path: &[&str], names: &mut Vec<String>) -> Option<()> {
     rest.next().is_none().then_some(())
 }
 
-/// The route of a request.
+/// The route of a request. Where several have the form of its path, those with the fewest braces are meant.
 pub(crate) fn find(method: &Method, path: &str) -> Result<Found, Refusal> {
     let parts: Vec<&str> = segments(path).collect();
     let method = if method == Method::HEAD { &Method::GET } else { method };
-    let (mut names, mut others) = (Vec::new(), Vec::new());
+    let (mut meant, mut names): (Vec<usize>, Vec<String>) = Default::default();
     for (number, route) in ROUTES.iter().enumerate() {
-        if fits(route.path, &parts, &mut names).is_some() {
-            if route.method == *method {
-                return Ok(Found { number, names });
-            }
-            others.push(route.method.as_str());
+        let mut given = Vec::new();
+        if fits(route.path, &parts, &mut given).is_none() || (!meant.is_empty() && given.len() > names.len()) {
+            continue;
         }
+        if given.len() < names.len() {
+            meant.clear();
+        }
+        names = given;
+        meant.push(number);
+    }
+    if let Some(&number) = meant.iter().find(|number| ROUTES[**number].method == *method) {
+        return Ok(Found { number, names });
     }
     let is_qdrants =
-        |(its, pattern): &&(&str, &str)| (*its == "*" || *its == method.as_str()) && fits(pattern, &parts, &mut Vec::new()).is_some();
-    if NOT_THERE.iter().any(|known| is_qdrants(&known)) {
+        |(its, pattern): &(&str, &str)| (*its == "*" || *its == method.as_str()) && fits(pattern, &parts, &mut Vec::new()).is_some();
+    if NOT_THERE.iter().any(is_qdrants) {
         return Err(Refusal::not_there(&format!("{method} {path}")));
     }
-    if others.is_empty() {
+    if meant.is_empty() {
         return Err(Refusal::not_found(format!("{method} {path}")));
     }
-    Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", format!("{path} takes {}", others.join(", "))).allowing(others.join(", ")))
+    let methods = meant.iter().map(|number| ROUTES[*number].method.as_str()).collect::<Vec<_>>().join(", ");
+    Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", format!("{path} takes {methods}")).allowing(methods))
 }
 
 /// A segment of a path, with what stands behind % signs in its place; `None` where that is no UTF-8.
@@ -605,6 +619,7 @@ mod tests {
         let status = |method, path| name(method, path).unwrap_err().status.as_u16();
         assert_eq!(status(Method::GET, "/nowhere"), 404);
         assert_eq!(status(Method::DELETE, "/collections"), 405);
+        assert_eq!(status(Method::GET, "/collections/a/points/count"), 405);
         assert_eq!(status(Method::POST, "/collections/a/points/recommend"), 501);
         assert_eq!(status(Method::PATCH, "/collections/a"), 501);
         // Bytes that are no text name nothing.

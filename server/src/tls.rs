@@ -1,11 +1,11 @@
 //! TLS: a certificate and its key, read again when their files change.
 
+use crate::files::{self, Written};
 use std::{
     fs,
     io::{self, ErrorKind},
     path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
-    time::SystemTime,
 };
 use tokio_rustls::{
     TlsAcceptor,
@@ -29,7 +29,7 @@ pub struct TlsFiles {
 pub(crate) struct Tls {
     files: TlsFiles,
     acceptor: RwLock<TlsAcceptor>,
-    written: RwLock<[Option<SystemTime>; 2]>,
+    written: RwLock<[Option<Written>; 2]>,
 }
 
 impl Tls {
@@ -61,8 +61,8 @@ impl Tls {
 }
 
 impl TlsFiles {
-    fn written(&self) -> [Option<SystemTime>; 2] {
-        [&self.cert, &self.key].map(|path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok())
+    fn written(&self) -> [Option<Written>; 2] {
+        [&self.cert, &self.key].map(|path| files::written(path))
     }
 
     fn read(&self) -> io::Result<TlsAcceptor> {

@@ -1,6 +1,6 @@
 """Drives LangChain's, LlamaIndex's and Haystack's stores for Qdrant, as they come from PyPI, against a server of ours.
 
-    pip install -r requirements.txt -r integrations.txt
+    pip install -r requirements.txt
     python3 integrations.py ROXANNE
 
 Embeddings are made of hashes, so no model is loaded. What is not there is asked for too, and must be refused. LangChain's own tests of
@@ -53,6 +53,21 @@ def cosine(a, b):
 
 def nearest(text, among):
     return sorted(among, key=lambda other: -cosine(text, other))
+
+
+def diverse(text, among, count, fetch, diversity):
+    """Maximal marginal relevance: near to the text, and not all alike."""
+    left = nearest(text, among)[:fetch]
+    chosen = [left.pop(0)]
+
+    def worth(one):
+        return (1 - diversity) * cosine(text, one) - diversity * max(cosine(one, other) for other in chosen)
+
+    while left and len(chosen) < count:
+        best = max(left, key=worth)
+        left.remove(best)
+        chosen.append(best)
+    return chosen
 
 
 def same(scores, text, found):
@@ -131,9 +146,12 @@ def langchain(url, client):
     asyncio.run(langchain_async(store))
     assert client.count("langchain").count == 6
     # What is not there: a new collection whose only vector has the name "", diversity, search of texts.
-    refused(lambda: LangChainStore.from_documents(documents, HashEmbeddings(), collection_name="new", url=url), 501)
-    refused(lambda: store.max_marginal_relevance_search("cheese", k=2, fetch_k=4), 501)
-    refused(lambda: store.similarity_search("cheese", filter=where("page_content", match=models.MatchText(text="cheese"))), 400)
+    new = LangChainStore.from_documents(documents, HashEmbeddings(), collection_name="new", url=url)
+    # The package hands on what it calls lambda_mult as the diversity.
+    for diversity in [0.2, 0.5, 0.9]:
+        found = new.max_marginal_relevance_search("zebra", k=4, fetch_k=6, lambda_mult=diversity)
+        assert [document.page_content for document in found] == diverse("zebra", TEXTS, 4, 6, diversity)
+    refused(lambda: store.similarity_search("cheese", filter=where("page_content", match=models.MatchText(text="cheese"))), 501)
 
 
 async def langchain_async(store):
@@ -202,7 +220,7 @@ def llama_index(url, client):
     index = VectorStoreIndex.from_vector_store(again, embed_model=HashEmbedding())
     assert [one.node.text for one in index.as_retriever(similarity_top_k=1).retrieve("figs")] == ["figs"]
     # What is not there: search of texts, sparse vectors.
-    refused(lambda: found("figs", filters=filters("kind", "a", "text_match")), 400)
+    refused(lambda: found("figs", filters=filters("kind", "a", "text_match")), 501)
     sparse = {"sparse_doc_fn": lambda texts: ([[1]] * len(texts), [[0.5]] * len(texts)), "sparse_query_fn": lambda texts: ([[1]], [[0.5]])}
     refused(lambda: LlamaIndexStore("hybrid", client=client, enable_hybrid=True, **sparse).add(nodes), 501)
     again.clear()
@@ -286,7 +304,7 @@ def haystack(url, client):
         assert all(abs(abs(document.score) - abs(value)) < 1e-5 for document, value in zip(found, ordered)), similarity
         other.close()
     # What is not there: ranges of dates, groups, points without a vector, sparse vectors.
-    refused(lambda: store.filter_documents(condition("meta.day", ">", "2026-01-02T00:00:00")), 400)
+    refused(lambda: store.filter_documents(condition("meta.day", ">", "2026-01-02T00:00:00")), 501)
     refused(lambda: retriever.run(embed("dates"), group_by="meta.kind"), 501)
     refused(lambda: store.write_documents([HaystackDocument(content="without an embedding")]), 501)
     sparse = open_store("sparse", use_sparse_embeddings=True, client_kwargs={"check_compatibility": False})

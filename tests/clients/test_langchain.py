@@ -1,6 +1,6 @@
 """LangChain's standard tests of vector stores, on langchain-qdrant and a server of ours.
 
-    pip install -r requirements.txt -r integrations.txt
+    pip install -r requirements.txt
     ROXANNE=path/to/roxanne pytest -p no:asyncio test_langchain.py
 """
 

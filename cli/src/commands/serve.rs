@@ -84,6 +84,20 @@ fn memory() -> u64 {
     group.map_or(machine, |group: u64| machine.min(group))
 }
 
+/// Keeps memory flat: large pieces, such as bodies, go back to the system when they are let go. Left to itself the C library keeps more of them the larger
+/// they come.
+fn give_large_pieces_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        const LARGE: i32 = 1 << 20;
+        // SAFETY: it sets a number of the allocator, which takes its own lock; 1 MiB is in the range that it allows (mallopt(3), M_MMAP_THRESHOLD).
+        #[allow(unsafe_code)]
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        }
+    }
+}
+
 fn log(format: LogFormat, level: LogLevel) {
     let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
@@ -116,6 +130,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let file = args.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
     let settings = args.settings.clone().or(file);
     settings.check()?;
+    give_large_pieces_back();
     log(settings.log_format.unwrap_or(LogFormat::Text), settings.log_level.unwrap_or(LogLevel::Info));
     let base = OpenOptions { budget: Budget::ram(settings.ram.unwrap_or_else(|| memory() / 4)), ..OpenOptions::default() };
     let collection = CollectionOptions { base, delta_bytes: settings.delta_ram.unwrap_or(DELTA_RAM), ..CollectionOptions::default() };

@@ -3,6 +3,8 @@
 // ---- Elements. Data goes into text and attributes, never into markup. ----
 
 const HANDLERS = ["onclick", "oninput", "onchange", "onsubmit", "onkeydown"];
+// What the reader, or a click, has changed since.
+const KEPT = ["open", "aria-busy"];
 const SVG = "http://www.w3.org/2000/svg";
 let lastId = 0;
 
@@ -29,8 +31,8 @@ function morph(old, next) {
     if (old.data !== next.data) old.data = next.data;
     return;
   }
-  for (const { name } of [...old.attributes]) if (!next.hasAttribute(name) && name !== "open") old.removeAttribute(name);
-  for (const { name, value } of [...next.attributes]) if (old.getAttribute(name) !== value && name !== "open") old.setAttribute(name, value);
+  for (const { name } of [...old.attributes]) if (!next.hasAttribute(name) && !KEPT.includes(name)) old.removeAttribute(name);
+  for (const { name, value } of [...next.attributes]) if (old.getAttribute(name) !== value && !KEPT.includes(name)) old.setAttribute(name, value);
   for (const name of HANDLERS) if (old[name] !== next[name]) old[name] = next[name];
   morphChildren(old, [...next.childNodes]);
 }
@@ -96,6 +98,7 @@ export function micros(us) {
 
 export function duration(seconds) {
   if (!isNumber(seconds)) return UNKNOWN;
+  if (seconds < 1) return `${fixed(seconds * 1000, 0)} ms`;
   if (seconds < 10) return `${fixed(seconds, 1)} s`;
   if (seconds < 90) return `${fixed(seconds, 0)} s`;
   const [minutes, hours, days] = [seconds / 60, seconds / 3600, seconds / 86400].map(Math.floor);
@@ -104,7 +107,7 @@ export function duration(seconds) {
   return `${days} d ${hours % 24} h`;
 }
 
-export const time = (utc) => typeof utc === "string" ? `${utc.replace("T", " ").replace(/Z$/, "")} UTC` : UNKNOWN;
+export const time = (utc) => typeof utc === "string" ? `${utc.replace("T", " ").slice(0, 16)} UTC` : UNKNOWN;
 
 // ---- The API ----
 
@@ -155,14 +158,14 @@ export function errorBox(error) {
     0: "No connection", 401: "A key is needed", 403: "Not allowed", 404: "Not found", 409: "Not now", 413: "Too large",
     429: "Too busy", 501: "Not there", 503: "Not available", 504: "Took too long", 507: "The disk is full",
   };
-  const title = error instanceof ApiError ? said[error.status] ?? (error.status >= 500 ? "The server failed" : "Not accepted") : "Something is wrong in this page";
+  const title = error instanceof ApiError ? said[error.status] ?? (error.status >= 500 ? "The server failed" : "Not accepted") : error instanceof TypeError || error instanceof ReferenceError ? "Something is wrong in this page" : "Not sent";
   const facts = [
     error.status ? `status ${error.status}` : null, error.code ? `code ${error.code}` : null,
     error.field ? `field ${error.field}` : null, error.requestId ? `request_id ${error.requestId}` : null,
   ].filter(Boolean);
   const hint = error.status === 401 ? "Load the page again and give a key as the password; any user name will do."
     : error.status === 403 ? "Ask for a key with a role or collections that allow it." : null;
-  return h("div", { class: "box bad", role: "alert" }, h("strong", null, title), h("p", null, error.message, "."), hint && h("p", null, hint),
+  return h("div", { class: "box bad", role: "alert" }, h("strong", null, title), h("p", null, error.message.replace(/\.?$/, ".")), hint && h("p", null, hint),
     facts.length > 0 && h("p", { class: "facts" }, facts.join(" · ")));
 }
 
@@ -300,11 +303,21 @@ function left(job) {
   return (performance.now() - from.since) / 1000 / (done - from.done) * (total - done);
 }
 
+/** What a job was asked and what it found, in few words. */
+function told({ index, sequence, vectors, output, input, result }) {
+  return [
+    index && `index ${index}`, sequence !== undefined && `batch ${int(sequence)}`, vectors && `from ${vectors}`, output && `${output} of ${input}`,
+    result?.rows !== undefined && `${int(result.rows)} rows`, isNumber(result?.recall_at_10) && `recall@10 ${fixed(result.recall_at_10, 3)}`, result?.name && `snapshot ${result.name}`,
+    result?.points?.length > 0 && `${int(result.points.length)} list sizes`,
+  ].filter(Boolean);
+}
+
 /** A job: what it is at, how far, how long yet. */
 export function jobView(job) {
   const isRunning = job.state === "running";
   const { phase, done = 0, total = 0, unit = "" } = job.progress ?? {};
-  const part = total > 0 ? Math.min(1, done / total) : null;
+  // A phase that has told nothing yet may never do.
+  const part = total > 0 && done > 0 ? Math.min(1, done / total) : null;
   const eta = isRunning ? left(job) : null;
   const tone = { running: "info", done: "good", failed: "bad", cancelled: "warn" }[job.state];
   const cancel = async () => {
@@ -323,8 +336,9 @@ export function jobView(job) {
     isRunning && h("div", { class: "row" },
       meter(part, "info", part === null ? `${jobTitle(job)}, how far is unknown` : `${jobTitle(job)}, ${percent(part, 0)}`),
       h("span", { class: "num muted nowrap" }, part === null ? "" : percent(part, 0))),
-    isRunning && h("div", { class: "muted num" }, phase ? `Phase ${phase}` : "Starting", total > 0 ? ` · ${int(done)} of ${int(total)} ${unit}` : "",
+    isRunning && h("div", { class: "muted num" }, phase ? `Phase ${phase}` : "Starting", total > 0 ? ` · ${done > 0 ? int(done) : UNKNOWN} of ${int(total)} ${unit}` : "",
       ` · time left ${eta === null ? UNKNOWN : `about ${duration(eta)}`}`),
+    !isRunning && h("div", { class: "muted num" }, `Begun ${time(job.begun)}`, told(job).map((part) => ` · ${part}`)),
     job.error && h("div", { class: job.state === "failed" ? "said bad" : "said" }, job.error),
     job.attempts > 1 && h("div", { class: "muted" }, `Begun ${job.attempts} times: the server ended meanwhile.`));
 }
@@ -504,7 +518,8 @@ const path = (points) => {
 };
 
 /** A small line of what was; the last is the newest. */
-export function spark(values, most = 150) {
+export function spark(values) {
+  const most = Math.max(30, values.length);
   const known = values.filter(isNumber);
   const top = Math.max(...known, 1e-9);
   const point = (value, i) => isNumber(value) ? [100 - (values.length - 1 - i) / (most - 1) * 100, 22 - value / top * 20] : null;
@@ -515,7 +530,7 @@ export function spark(values, most = 150) {
 /**
  * Lines over the last minutes. `series` are {key, label, tone, isDashed}; `update` takes [{t, values: {key: number or null}}], t in seconds.
  */
-export function timeChart(title, series, format, { seconds = 300, note } = {}) {
+export function timeChart(title, series, format, { note } = {}) {
   const [left, right, top, bottom, height] = [46, 8, 8, 20, 168];
   const svg = s("svg", { class: "chart", height, role: "img", width: "100%" });
   const legend = h("div", { class: "legend" });
@@ -526,6 +541,9 @@ export function timeChart(title, series, format, { seconds = 300, note } = {}) {
     const width = Math.max(240, svg.clientWidth || 480);
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     const end = shown.at(-1)?.t ?? 0;
+    // At first there is less than five minutes to show.
+    const seconds = [60, 120, 300].find((span) => end - (shown[0]?.t ?? 0) <= span) ?? 300;
+    const labels = seconds === 60 ? [60, 40, 20, 0] : seconds === 120 ? [120, 60, 0] : width < 400 ? [300, 180, 60, 0] : [300, 240, 180, 120, 60, 0];
     const x = (t) => left + (1 - (end - t) / seconds) * (width - left - right);
     const all = shown.flatMap((one) => series.map(({ key }) => one.values[key]));
     const most = nice(Math.max(0, ...all.filter(isNumber)));
@@ -537,8 +555,8 @@ export function timeChart(title, series, format, { seconds = 300, note } = {}) {
         s("line", { class: "grid", x1: left, x2: width - right, y1: y(part * most), y2: y(part * most) }),
         s("text", { class: "axis", x: left - 6, y: y(part * most) + 4, "text-anchor": "end" }, format(part * most)),
       ]),
-      [5, 4, 3, 2, 1, 0].map((minute) => s("text", { class: "axis", x: x(end - minute * 60), y: height - 4, "text-anchor": minute === 5 ? "start" : minute === 0 ? "end" : "middle" },
-        minute === 0 ? "now" : `-${minute} min`)),
+      labels.map((ago) => s("text", { class: "axis", x: x(end - ago), y: height - 4, "text-anchor": ago === seconds ? "start" : ago === 0 ? "end" : "middle" },
+        ago === 0 ? "now" : seconds === 60 ? `-${ago} s` : `-${ago / 60} min`)),
       series.map(({ key, tone, isDashed }) => s("path", {
         class: `line ${tone}`, "stroke-dasharray": isDashed ? "3 3" : null,
         d: path(shown.map((one) => isNumber(one.values[key]) ? [x(one.t), y(one.values[key])] : null)),
@@ -573,14 +591,19 @@ export function curveChart(xTitle, yTitle, curves, formatX, formatY) {
     const width = Math.max(260, svg.clientWidth || 480);
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     const mostX = nice(Math.max(...all.map((point) => point.x)));
-    const low = Math.max(0, Math.floor((Math.min(...all.map((point) => point.y)) - 0.005) * 20) / 20);
+    const least = Math.min(...all.map((point) => point.y));
+    const step = [0.01, 0.02, 0.05, 0.1, 0.2].find((size) => size * 5 >= 1 - least) ?? 0.2;
+    const low = Math.max(0, 1 - step * Math.max(2, Math.ceil((1 - least) / step - 1e-9)));
+    const levels = Array.from({ length: Math.round((1 - low) / step) + 1 }, (_, i) => low + i * step);
     const x = (value) => left + value / mostX * (width - left - right);
     const y = (value) => top + (1 - (value - low) / (1 - low || 1)) * (height - top - bottom);
     const parts = [0, 0.25, 0.5, 0.75, 1];
     patch(svg,
+      levels.map((level) => [
+        s("line", { class: "grid", x1: left, x2: width - right, y1: y(level), y2: y(level) }),
+        s("text", { class: "axis", x: left - 6, y: y(level) + 4, "text-anchor": "end" }, formatY(level)),
+      ]),
       parts.map((part) => [
-        s("line", { class: "grid", x1: left, x2: width - right, y1: y(low + part * (1 - low)), y2: y(low + part * (1 - low)) }),
-        s("text", { class: "axis", x: left - 6, y: y(low + part * (1 - low)) + 4, "text-anchor": "end" }, formatY(low + part * (1 - low))),
         s("text", { class: "axis", x: x(part * mostX), y: height - 22, "text-anchor": part === 1 ? "end" : part === 0 ? "start" : "middle" }, formatX(part * mostX)),
       ]),
       s("text", { class: "axis", x: (left + width - right) / 2, y: height - 5, "text-anchor": "middle" }, xTitle),

@@ -38,7 +38,7 @@ pub(crate) struct MeasureBody {
     /// Hits of a search; 10 unless said.
     #[schemars(range(min = 1, max = 10_000))]
     k: Option<usize>,
-    #[schemars(length(min = 1, max = 32))]
+    #[schemars(length(min = 1, max = 32), inner(range(min = 1, max = 1_048_576)))]
     list_sizes: Option<Vec<usize>>,
 }
 

@@ -18,6 +18,8 @@ use std::{
 
 /// Where indexes lie that shall become the base of a collection, and vectors to build them of, within the data directory.
 pub(super) const INCOMING: &str = "incoming";
+/// The form of a name, as `files::is_name` says it.
+const NAME: &str = "^[A-Za-z0-9_-][A-Za-z0-9_.-]*$";
 /// Vectors of a base that a gate looks for, unless said.
 const GATE_QUERIES: usize = 100;
 
@@ -60,6 +62,7 @@ pub(crate) struct Gate {
 #[serde(deny_unknown_fields)]
 pub(crate) struct PromoteBody {
     /// The name of a directory in DATA/incoming.
+    #[schemars(regex(pattern = NAME), length(max = 200))]
     index: String,
     /// The batch after which its vectors were read.
     sequence: u64,
@@ -73,8 +76,10 @@ pub(crate) struct PromoteBody {
 #[serde(deny_unknown_fields)]
 pub(crate) struct BuildBody {
     /// The name of a file in DATA/incoming.
+    #[schemars(regex(pattern = NAME), length(max = 200))]
     input: String,
     /// The name of the index, in DATA/incoming.
+    #[schemars(regex(pattern = NAME), length(max = 200))]
     output: String,
     /// l2, cos, dot, l1 or hamming.
     metric: Metric,
@@ -108,6 +113,7 @@ enum Metric {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ImportBody {
     /// The name of a file of vectors in DATA/incoming: fbin, npy, and what else `roxanne insert` reads.
+    #[schemars(regex(pattern = NAME), length(max = 200))]
     vectors: String,
     /// The name of a file of ids in DATA/incoming, one a line; the rows' numbers unless said.
     keys: Option<String>,
@@ -120,6 +126,7 @@ pub(crate) struct ImportBody {
 #[serde(deny_unknown_fields)]
 pub(crate) struct VerifyBody {
     /// The name of a directory in DATA/incoming.
+    #[schemars(regex(pattern = NAME), length(max = 200))]
     index: String,
 }
 

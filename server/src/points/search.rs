@@ -210,8 +210,9 @@ fn answer(call: &Call, served: &Served, asked: Asked) -> Result<Vec<Scored>, Ref
     let mmr = asked.mmr;
     // A query by a point finds others.
     let (vector, itself) = vector_of(collection, asked.query)?;
-    let wanted = mmr.as_ref().map_or(limit, |mmr| mmr.candidates_limit.unwrap_or(limit).max(limit));
-    let k = in_range("limit", (wanted + usize::from(itself.is_some())).saturating_add(offset), 1)?;
+    let last = limit.saturating_add(offset);
+    let candidates = mmr.as_ref().and_then(|mmr| mmr.candidates_limit).map_or(last, |candidates| candidates.max(last));
+    let k = in_range("limit", candidates.saturating_add(usize::from(itself.is_some())), 1)?;
     let params = asked.params.unwrap_or_default();
     let list_size = params.hnsw_ef.unwrap_or(LIST_SIZE);
     let search = Search {
@@ -229,13 +230,13 @@ fn answer(call: &Call, served: &Served, asked: Asked) -> Result<Vec<Scored>, Ref
         })
     };
     let hits = found.hits.iter().filter(|hit| itself.as_ref() != Some(&hit.key)).map(|hit| (&hit.key, score(metric, hit.distance)));
-    let near: Vec<_> = hits.filter(|(_, score)| is_near(*score)).skip(offset).take(wanted).collect();
+    let near: Vec<_> = hits.filter(|(_, score)| is_near(*score)).take(candidates).collect();
     let chosen = match mmr {
         None => near,
-        Some(mmr) => diverse(collection, near, limit, mmr.diversity.unwrap_or(DIVERSITY))?,
+        Some(mmr) => diverse(collection, near, last, mmr.diversity.unwrap_or(DIVERSITY))?,
     };
     let mut points = Vec::with_capacity(chosen.len());
-    for (key, score) in chosen {
+    for (key, score) in chosen.into_iter().skip(offset) {
         if let Some(Record { id, payload, vector }) = parts.read(collection, key)? {
             points.push(Scored { version: found.sequence, score, id, payload, vector });
         }

@@ -132,6 +132,9 @@ fn each_named(
     mut each: impl FnMut(Vec<PointKey>) -> Result<u64, Refusal>,
 ) -> Result<Written, Refusal> {
     let mut sequence = collection.stats().sequence;
+    if named.points.is_some() && named.filter.is_some() {
+        return Err(Refusal::bad("bad_input", "points and filter: one of them is expected").field("filter"));
+    }
     if let Some(ids) = &named.points {
         let mut keys = ids.iter().map(|id| key_of(collection, id)).collect::<Result<Vec<_>, _>>()?;
         keys.sort_unstable();

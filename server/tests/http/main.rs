@@ -132,7 +132,7 @@ fn what_makes_no_sense_is_told() {
         ("POST", "/collections/c/points/query", json!({"query": {"fusion": "rrf"}, "prefetch": [{}]}), 501, "prefetch"),
         ("POST", "/collections/c/points/recommend", json!({}), 501, "docs/HTTP.md"),
         ("POST", "/collections/c/points/payload/delete", json!({"keys": ["a.b"], "points": [1]}), 501, "within a payload"),
-        ("POST", "/collections/c/points/search", json!({"vector": {"name": "text", "vector": [1.0, 1.0]}}), 501, "a name"),
+        ("POST", "/collections/c/points/search", json!({"vector": {"name": "text", "vector": [1.0, 1.0]}}), 501, "has a name"),
         ("GET", "/collections/c/snapshots/one", Value::Null, 501, "GET /collections/c/snapshots/one"),
         ("PUT", "/collections/c/snapshots/recover", json!({"location": "https://other/one"}), 501, "another server"),
         ("PUT", "/collections/c/snapshots/recover", json!({"location": "file:///../.."}), 404, "doesn't exist"),

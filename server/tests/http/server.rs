@@ -81,14 +81,14 @@ impl Server {
 
     #[track_caller]
     pub(crate) fn well(&self, method: &str, path: &str, body: Value) -> Value {
-        let (status, answer) = self.with(method, path, "", &body.to_string());
+        let (status, answer) = self.with(method, path, "", &text_of(&body));
         assert!(status == 200 && answer["status"] == "ok" && answer["time"].is_number(), "{method} {path}: {status} {answer}");
         answer["result"].clone()
     }
 
     #[track_caller]
     pub(crate) fn refused(&self, method: &str, path: &str, body: Value, status: u16, said: &str) {
-        let (got, answer) = self.with(method, path, "", &body.to_string());
+        let (got, answer) = self.with(method, path, "", &text_of(&body));
         let error = answer["status"]["error"].as_str().unwrap_or_default();
         assert!(got == status && error.contains(said), "{method} {path}: {got} {answer}");
     }
@@ -98,4 +98,9 @@ impl Server {
         self.stop.take().unwrap().send(()).unwrap();
         self.thread.take().unwrap().join().unwrap().unwrap();
     }
+}
+
+/// Of null, nothing.
+fn text_of(body: &Value) -> String {
+    if body.is_null() { String::new() } else { body.to_string() }
 }

@@ -15,6 +15,7 @@ const UNSAFE_PLACES: &[(&str, &str)] = &[
     ("tests/tests/conformance/cuda_host.rs", "calls of kernels that were compiled for the host"),
     ("core/src/huge.rs", "advice to the kernel about memory that the array owns"),
     ("cli/src/main.rs", "an empty extern block that links the unwinder: no code"),
+    ("cli/src/commands/serve.rs", "a number of the C library's allocator"),
     ("engine/src/io", "buffers that the kernel writes into, and its rings"),
     ("engine/src/live", "codes of slots that nobody can name"),
     ("engine/src/collection/merge", "who fills those slots"),
