@@ -1,6 +1,6 @@
 //! Pages for people, in the binary: nothing is fetched from elsewhere. They ask the same API as everybody; `overview` is what they ask every few seconds.
 
-use crate::{access::Role, collections, jobs, metrics::resident_bytes, reply::Refusal, routes::Call};
+use crate::{access::Role, collections, files, jobs, metrics::resident_bytes, reply::Refusal, routes::Call};
 use serde_json::{Value, json};
 
 /// What a browser may do on these pages: nothing that did not come with them.
@@ -11,12 +11,17 @@ pub(crate) fn page() -> &'static [u8] {
     include_bytes!("dashboard/index.html")
 }
 
-pub(crate) fn program() -> &'static [u8] {
-    include_bytes!("dashboard/app.js")
-}
-
-pub(crate) fn looks() -> &'static [u8] {
-    include_bytes!("dashboard/style.css")
+/// The kind and the bytes of a file that the page asks for.
+pub(crate) fn file(path: &str) -> (&'static str, &'static [u8]) {
+    const PROGRAM: &str = "text/javascript; charset=utf-8";
+    match path {
+        "/dashboard/style.css" => ("text/css; charset=utf-8", include_bytes!("dashboard/style.css")),
+        "/dashboard/lib.js" => (PROGRAM, include_bytes!("dashboard/lib.js")),
+        "/dashboard/collections.js" => (PROGRAM, include_bytes!("dashboard/collections.js")),
+        "/dashboard/search.js" => (PROGRAM, include_bytes!("dashboard/search.js")),
+        "/dashboard/reference.js" => (PROGRAM, include_bytes!("dashboard/reference.js")),
+        _ => (PROGRAM, include_bytes!("dashboard/app.js")),
+    }
 }
 
 /// `GET /v1/overview`: the collections that the caller may see, jobs, and counters of which rates are made.
@@ -31,6 +36,7 @@ pub(crate) fn overview(call: &Call) -> Result<Value, Refusal> {
         let info = collections::info(&served);
         shown.push(json!({
             "name": name, "info": info, "standing": collections::standing(&served)?,
+            "disk_bytes": files::bytes_below(served.collection.path()),
             "memory": {"codes": memory.resident_bytes, "cache": memory.kept_bytes, "delta": memory.delta_bytes, "allowed": memory.allowed_bytes},
         }));
     }
@@ -46,8 +52,8 @@ pub(crate) fn overview(call: &Call) -> Result<Value, Refusal> {
         "disk_bytes": disk.as_ref().map(|disk| disk.f_blocks * disk.f_frsize),
         "collections": shown,
         "aliases": server.collections.aliases.shown(|_, own| call.sees(own)),
-        "incoming": if of_all { jobs::incoming_list(server) } else { json!([]) },
-        "keys": if of_all && call.caller.may(Role::Admin).is_ok() { server.access.shown() } else { json!([]) },
+        "incoming": of_all.then(|| jobs::incoming_list(server)),
+        "keys": (of_all && call.caller.may(Role::Admin).is_ok()).then(|| server.access.shown()),
         "jobs": server.jobs.list(call.caller),
         "counters": server.metrics.shown(),
     }))

@@ -46,6 +46,17 @@ pub(crate) fn written(path: &Path) -> Option<Written> {
     fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
 }
 
+/// Bytes of all files of a directory and those within; what goes meanwhile is not counted.
+pub(crate) fn bytes_below(path: &Path) -> u64 {
+    let entries = fs::read_dir(path).into_iter().flatten().filter_map(Result::ok);
+    let bytes = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    };
+    entries.map(bytes).sum()
+}
+
 /// Brings the names in a directory to the device.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()

@@ -274,6 +274,15 @@ fn bare(
     }
 }
 
+/// A file of the dashboard's.
+fn file(path: &'static str) -> Route {
+    let (kind, bytes) = dashboard::file(path);
+    Route {
+        run: Run::Now(Box::new(move |_, _| Ok(bytes.to_vec()))),
+        ..bare(path, "dashboard_file", Some(Role::Read), kind, "A part of the pages for people", |_| Err(Refusal::failed()))
+    }
+}
+
 const TIMEOUT: Parameter = Parameter { name: "timeout", about: "Seconds that a search may take.", least: 1, most: 86_400 };
 const SEARCHES: &[Parameter] = &[TIMEOUT];
 const ROWS_SEARCHES: &[Parameter] = &[
@@ -302,12 +311,12 @@ pub(crate) static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
         }),
         bare("/openapi.json", "openapi", Some(Read), JSON, "This description", |_| Ok(OPENAPI.clone().into_bytes())),
         bare("/dashboard", "dashboard", Some(Read), "text/html; charset=utf-8", "Pages for people", |_| Ok(dashboard::page().to_vec())),
-        bare("/dashboard/app.js", "dashboard_file", Some(Read), "text/javascript; charset=utf-8", "Their program", |_| {
-            Ok(dashboard::program().to_vec())
-        }),
-        bare("/dashboard/style.css", "dashboard_file", Some(Read), "text/css; charset=utf-8", "Their looks", |_| {
-            Ok(dashboard::looks().to_vec())
-        }),
+        file("/dashboard/style.css"),
+        file("/dashboard/app.js"),
+        file("/dashboard/lib.js"),
+        file("/dashboard/collections.js"),
+        file("/dashboard/search.js"),
+        file("/dashboard/reference.js"),
         plain(GET, "/collections", "list_collections", Read, "All collections", |call| Ok(collections::list(call))),
         plain(GET, "/collections/{collection}", "get_collection", Read, "What a collection is and where it stands", |call| {
             Ok(collections::info(&*call.served()?))

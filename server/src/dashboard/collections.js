@@ -16,7 +16,7 @@ export function collectionTable() {
     key: one.name,
     cells: [link(one.name), int(one.standing?.points), int(dim(one)), distance(one) ?? UNKNOWN, datatype(one), int(one.standing?.base_points), int(one.standing?.in_memory), recallText(one), statusTag(one)],
   }));
-  return table("Collections", columns, rows, { empty: state.overview ? "There are no collections yet." : "Loading." });
+  return table("Collections", columns, rows, { empty: state.overview ? "There are no collections yet." : state.error ? "Unknown: the server has told nothing yet." : "Loading." });
 }
 
 /** What lies in DATA/incoming, as [name, text]; null where the server does not tell. */
@@ -157,7 +157,7 @@ export function onePage(name) {
           one && h("span", { class: "push actions" }, h("a", { class: "button", href: `#/query?collection=${encodeURIComponent(name)}` }, "Query"), h("a", { class: "button", href: `#/recall?collection=${encodeURIComponent(name)}` }, "Measure recall"))));
       if (!one) {
         const of = state.overview?.aliases?.aliases?.find((alias) => alias.alias_name === name);
-        patch(told, !state.overview ? muted("Loading.") : of ? h("p", null, "This is an alias of ", link(of.collection_name), ".") : h("div", { class: "box warn" }, h("p", null, `There is no collection ${name}, or your key is not for it.`)));
+        patch(told, !state.overview ? muted(state.error ? "Unknown: the server has told nothing yet." : "Loading.") : of ? h("p", null, "This is an alias of ", link(of.collection_name), ".") : h("div", { class: "box warn" }, h("p", null, `There is no collection ${name}, or your key is not for it.`)));
         for (const sibling of [standing, work]) patch(sibling);
         page.el.classList.add("gone");
         return;

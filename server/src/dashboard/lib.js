@@ -336,7 +336,7 @@ export function jobView(job) {
     isRunning && h("div", { class: "row" },
       meter(part, "info", part === null ? `${jobTitle(job)}, how far is unknown` : `${jobTitle(job)}, ${percent(part, 0)}`),
       h("span", { class: "num muted nowrap" }, part === null ? "" : percent(part, 0))),
-    isRunning && h("div", { class: "muted num" }, phase ? `Phase ${phase}` : "Starting", total > 0 ? ` · ${done > 0 ? int(done) : UNKNOWN} of ${int(total)} ${unit}` : "",
+    isRunning && h("div", { class: "muted num" }, phase ? `Phase ${phase}` : "Starting", total > 0 ? done > 0 ? ` · ${int(done)} of ${int(total)} ${unit}` : ` · ${int(total)} ${unit}, how far is unknown` : "",
       ` · time left ${eta === null ? UNKNOWN : `about ${duration(eta)}`}`),
     !isRunning && h("div", { class: "muted num" }, `Begun ${time(job.begun)}`, told(job).map((part) => ` · ${part}`)),
     job.error && h("div", { class: job.state === "failed" ? "said bad" : "said" }, job.error),

@@ -245,7 +245,7 @@ const BODIES = {
 };
 
 export function apiPage() {
-  const list = h("div");
+  const list = h("div", { class: "column" });
   const find = h("input", { type: "search", placeholder: "such as snapshot or PUT", autocomplete: "off", spellcheck: "false" });
   const count = h("p", { class: "muted num", "aria-live": "polite" });
   const look = () => {

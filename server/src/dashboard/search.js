@@ -273,7 +273,7 @@ function measuredView(jobs) {
     h("section", { class: "panel" }, jobs.map((job, i) => h("p", null, h("i", { class: `swatch ${TONES[i]}` }), " ", h("strong", null, label(job)),
       `: ${int(job.result.queries)} queries, ${job.result.queries_of}; ${job.result.threads === 1 ? "one thread" : `${job.result.threads} threads`}, ${time(job.begun)}.`,
       job.result.queries_of?.includes("own") && " Own vectors are easier to find than new ones: take the figures as an upper bound."))),
-    h("div", { class: "grid" }, h("section", { class: "panel" }, curveChart("queries a second, one thread", `Recall@${k}`, curve("qps", "queries a second"), short, two)),
+    h("div", { class: "grid even" }, h("section", { class: "panel" }, curveChart("queries a second, one thread", `Recall@${k}`, curve("qps", "queries a second"), short, two)),
       hasReads ? h("section", { class: "panel" }, curveChart("pages read a query", `Recall@${k}`, curve("reads", "reads a query"), short, two))
         : panel(`Recall@${k} against pages read a query`, muted("The searches read next to no page: all they needed was in the cache or in memory. There is no curve to draw."))),
     jobs.map((job) => panel(`Figures of ${label(job)}`, table(`Figures of ${label(job)}`,
