@@ -68,6 +68,12 @@ test: setup check-kernels clients
 	$(call step,clients of others)
 	@'$(CLIENTS)/bin/python' tests/clients/qdrant.py "$$CARGO_TARGET_DIR/debug/roxanne"
 	@'$(CLIENTS)/bin/python' tests/clients/nightly.py "$$CARGO_TARGET_DIR/debug/roxanne"
+	@'$(CLIENTS)/bin/python' tests/clients/integrations.py "$$CARGO_TARGET_DIR/debug/roxanne"
+	@ROXANNE="$$CARGO_TARGET_DIR/debug/roxanne" '$(CLIENTS)/bin/python' -m pytest -q -p no:asyncio -p no:cacheprovider tests/clients/test_langchain.py
+	@'$(CLIENTS)/bin/python' tests/clients/schema.py "$$CARGO_TARGET_DIR/debug/roxanne" '$(CLIENTS)/bin/schemathesis'
+	@'$(CLIENTS)/bin/python' tests/clients/attacks.py "$$CARGO_TARGET_DIR/debug/roxanne"
+	$(call step,browser)
+	@'$(CLIENTS)/bin/python' tests/browser/dashboard.py "$$CARGO_TARGET_DIR/debug/roxanne"
 	$(call step,python)
 	@cd python && VIRTUAL_ENV='$(CLIENTS)' '$(CLIENTS)/bin/maturin' develop --profile dev --locked --quiet
 	@'$(CLIENTS)/bin/python' -m pytest -q python/tests
@@ -109,11 +115,12 @@ clients:
 	    '$(CLIENTS)/bin/pip' install --quiet --disable-pip-version-check --requirement tests/clients/requirements.txt; \
 	    cp tests/clients/requirements.txt '$(CLIENTS)/requirements.txt'; }
 
-# What the tests of the GPU backends run on where there is no GPU: a Vulkan driver that computes on the CPU; and what reads the manifests of
-# examples/.
+# What the tests of the GPU backends run on where there is no GPU: a Vulkan driver that computes on the CPU; what reads the manifests of examples/; and
+# a browser for the dashboard.
 setup: rust
 	@[ -n "$$(ls /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json 2>/dev/null)" ] || { apt-get update && apt-get install --yes --no-install-recommends mesa-vulkan-drivers libvulkan1; }
 	@python3 -c 'import yaml' 2>/dev/null || { apt-get update && apt-get install --yes --no-install-recommends python3-yaml; }
+	@command -v chromium >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends chromium; }
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
 	@cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest --version $(NEXTEST_VERSION)
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny --version $(DENY_VERSION)

@@ -1,13 +1,13 @@
 """What a search costs over HTTP, beside writes, beside idle and slow connections, and after a restart.
 
-    python bench/http_load.py ROXANNE BASE.u8bin QUERY.u8bin WORK [--limit ROWS] [--seconds S] [--json OUT]     needs wrk and numpy; WORK is made
+    python bench/http_load.py ROXANNE BASE.u8bin QUERY.u8bin WORK [--limit ROWS] [--seconds S] [--json OUT]     needs wrk and numpy; WORK is made, or is of an earlier run
 
 A collection is made of BASE (u8, Euclid, keys as texts, all in a base) and served with `--ram 1G`; `wrk` asks, always the same first 1,000
 queries, limit 10, list 100. Server and load share the machine.
 
-Cost: with one connection, the server's CPU (utime + stime of its process) over the requests that wrk counts; the engine's part is what
-/metrics adds to roxanne_search_seconds meanwhile. That is time and not CPU: where pages are read from a disk (reads, said too) what is left
-beside it is too little, so it is to be read where none are. Then the rate of eight connections.
+Cost: the server's CPU (utime + stime of its process, as getrusage says it) over the requests that wrk counts, with one connection and with eight;
+the engine's part is what /metrics adds to roxanne_search_cpu_seconds_total meanwhile: CPU of the threads that searched, while they did. With --truth
+the rate of the same base in `roxanne eval`, two threads, list 100, stands beside.
 Mixed: wrk searches in a closed loop, and threads of this program put single points with new ids: one for nine searches that /metrics
 counts, asked ten times a second, so that a tenth of all requests are upserts at whatever rate. The latencies of searches are wrk's alone,
 those of upserts this program's.
@@ -117,13 +117,13 @@ class Server:
         return status, raw
 
     def counters(self):
-        """CPU seconds of the process; seconds, searches and reads of the engine."""
+        """CPU seconds of the process and of its searches; searches and reads."""
         # Behind the name, which may hold spaces: from the third field on.
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         lines = (line.split() for line in self.ask("GET", "/metrics")[1].decode().splitlines() if not line.startswith("#"))
         values = {line[0]: float(line[-1]) for line in lines if line}
-        names = ["roxanne_search_seconds_sum", "roxanne_search_seconds_count", "roxanne_search_reads_total"]
+        names = ["roxanne_search_cpu_seconds_total", 'roxanne_search_seconds_count{plan="graph"}', "roxanne_search_reads_total"]
         return np.array([cpu, *(values[name] for name in names)])
 
 
@@ -163,28 +163,35 @@ def wrk(server, work, load, connections, seconds):
 
 
 def cost(server, work, told, load, searches, seconds):
-    """One form of a search: what a request costs with one connection, and the rate of eight."""
+    """One form of a search: what a request costs with one connection and with eight."""
     wrk(server, work, load, 1, 2)
-    before = server.counters()
-    alone = wrk(server, work, load, 1, seconds)
-    cpu, engine, counted, reads = server.counters() - before
-    each = 1e6 / alone["requests"]
-    eight = wrk(server, work, load, 8, seconds)
-    figures = {
-        "what": told, "searches_a_request": searches, "one": alone, "eight": eight, "cpu_us": cpu * each, "engine_us": engine * each,
-        "beside_us": (cpu - engine) * each, "beside_us_a_search": (cpu - engine) * each / searches,
-        "counted_a_request": counted / alone["requests"], "reads_a_search": reads / alone["requests"] / searches,
-    }  # fmt: skip
-    cpu, engine, rest, each = (figures[name] for name in ("cpu_us", "engine_us", "beside_us", "beside_us_a_search"))
-    print(f"{told}: {cpu:.0f} us of CPU a request, {engine:.0f} us of them in the engine: {rest:.0f} us beside it, {each:.1f} a search")
-    print(
-        f"   one connection {alone['rate']:.0f}/s (p50 {alone['p50_us']} us, p99 {alone['p99_us']}), eight {eight['rate']:.0f}/s, "
-        f"{eight['rate'] * searches:.0f} searches/s; {figures['reads_a_search']:.2f} reads a search",
-        flush=True,
-    )
-    if not counted:
-        print("   /metrics counts no searches of these: the engine's part is not known")
+    figures = {"what": told, "searches_a_request": searches}
+    print(f"{told}:")
+    for name, connections in [("one", 1), ("eight", 8)]:
+        before = server.counters()
+        ran = wrk(server, work, load, connections, seconds)
+        cpu, engine, counted, reads = server.counters() - before
+        each = 1e6 / ran["requests"]
+        ran |= {"cpu_us": cpu * each, "engine_us": engine * each, "beside_us": (cpu - engine) * each}
+        ran |= {"beside_us_a_search": (cpu - engine) * each / searches, "counted_a_request": counted / ran["requests"]}
+        ran |= {"reads_a_search": reads / ran["requests"] / searches}
+        figures[name] = ran
+        print(
+            f"   {name}: {ran['cpu_us']:.0f} us of CPU a request, {ran['engine_us']:.0f} of them in the engine: {ran['beside_us']:.0f} beside it, "
+            f"{ran['beside_us_a_search']:.1f} a search; {ran['rate'] * searches:.0f} searches/s, p50 {ran['p50_us']} us, p99 {ran['p99_us']}, "
+            f"{ran['reads_a_search']:.2f} reads a search",
+            flush=True,
+        )
     return figures
+
+
+def embedded(roxanne, base, query, truth):
+    """Searches a second of the base alone, by the engine alone."""
+    command = [roxanne, "eval", base, "-q", query, "-g", truth, "--sweep", "list-size=100", "--threads", "2", "--ram", "1G", "--json"]
+    done = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True)
+    rate = json.loads(done.stdout)["points"][0]["qps"]
+    print(f"the engine alone, two threads: {rate:.0f} searches/s", flush=True)
+    return rate
 
 
 def costs(server, work, bodies, seconds):
@@ -399,16 +406,21 @@ def main(options):
     rows = min(int(np.fromfile(options.base, "<u4", 1)[0]), options.limit)
     queries = rows_of(options.query, QUERIES)
     raise_limit(8192)
-    work.mkdir()
+    is_new = not work.exists()
+    work.mkdir(exist_ok=True)
     (work / "load.lua").write_text(LOAD)
     about = {"date": datetime.now(timezone.utc).strftime("%Y-%m-%d"), "machine": machine(), "commit": commit(), "base": options.base.name}
     about |= {"rows": rows, "dim": queries.shape[1], "seconds": options.seconds}
     print(json.dumps(about), flush=True)
-    fill(roxanne, options.base.resolve(), rows, queries.shape[1], work)
+    if is_new:
+        fill(roxanne, options.base.resolve(), rows, queries.shape[1], work)
     bodies = Bodies(queries, work)
+    base = next((work / "data" / "collections" / "c").glob("base-*"))
+    alone = embedded(roxanne, base, options.query, options.truth) if options.truth else None
     with running(roxanne, work) as server:
         load = bodies.single_json()
         figures = {
+            "embedded_qps": alone,
             "costs": costs(server, work, bodies, options.seconds),
             "mixed": mixed(server, work, load, queries.tolist(), options.seconds),
             "strangers": strangers(server, work, load, options.seconds),
@@ -425,5 +437,6 @@ parser.add_argument("query", type=Path)
 parser.add_argument("work", type=Path)
 parser.add_argument("--limit", type=int, default=1 << 40)
 parser.add_argument("--seconds", type=int, default=10)
+parser.add_argument("--truth", type=Path)
 parser.add_argument("--json", type=Path)
 main(parser.parse_args())

@@ -48,7 +48,7 @@ const MOST_AT_ONCE: usize = 128;
 /// Between two looks at whether keys or certificates have changed.
 const REFRESH: Duration = Duration::from_secs(2);
 /// For jobs to end when the server does.
-const LAST_WORDS: Duration = Duration::from_secs(10);
+const LAST_WORDS: Duration = Duration::from_secs(4);
 
 /// Files whose vectors are put into a collection.
 pub struct ImportFiles {

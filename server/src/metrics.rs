@@ -27,6 +27,8 @@ pub(crate) struct Metrics {
     /// By the number of the route; the last are those that no route was found for.
     answers: Vec<Answers>,
     searches: [Histogram; 3],
+    /// Nanoseconds that the threads of searches ran.
+    search_cpu: AtomicU64,
     reads: AtomicU64,
     cache_hits: AtomicU64,
     pub(crate) connections: AtomicU64,
@@ -52,6 +54,7 @@ impl Metrics {
         Metrics {
             answers: (0..=routes).map(|_| Answers::default()).collect(),
             searches: Default::default(),
+            search_cpu: AtomicU64::default(),
             reads: AtomicU64::default(),
             cache_hits: AtomicU64::default(),
             connections: AtomicU64::default(),
@@ -66,7 +69,8 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn searched(&self, plan: Plan, took: Duration, stats: &SearchStats) {
+    pub(crate) fn searched(&self, plan: Plan, took: Duration, cpu: Duration, stats: &SearchStats) {
+        self.search_cpu.fetch_add(u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX), Relaxed);
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let histogram = &self.searches[plan as usize];
         histogram.counts[BOUNDS.partition_point(|&bound| bound < micros)].fetch_add(1, Relaxed);
@@ -116,6 +120,7 @@ impl Metrics {
             lines
         });
         out.family("search_seconds", "histogram", "Time of searches in the engine.", buckets);
+        out.one("search_cpu_seconds_total", "counter", "CPU of searches, on the threads that ran them.", value(&self.search_cpu) / 1e9);
         out.one("search_reads_total", "counter", "Pages that searches read.", value(&self.reads));
         out.one("search_cache_hits_total", "counter", "Pages that cost no read.", value(&self.cache_hits));
         collections(server, &mut out);
@@ -181,6 +186,12 @@ fn collections(server: &Server, out: &mut Text) {
     out.family("canary_recall", "gauge", "Recall@10 of queries that were asked, against all points.", values);
     let values = recalls.iter().map(|(name, (_, count))| (format!("canary_searches_total{{collection=\"{name}\"}}"), *count as f64));
     out.family("canary_searches_total", "counter", "Queries that were compared.", values);
+}
+
+/// CPU of this thread so far.
+pub(crate) fn thread_cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// Memory of this process, where `/proc` says it.

@@ -4,6 +4,7 @@ use crate::{
     body::{self, Id, QueryBody},
     collections::Served,
     jobs::recall,
+    metrics::thread_cpu,
     points::{
         self,
         search::{LIST_SIZE, score},
@@ -73,10 +74,10 @@ impl Search<'_> {
 
 /// What is found, within the time that was given.
 pub(crate) fn found(call: &Call, served: &Served, search: &Search) -> Result<Found, Refusal> {
-    let start = Instant::now();
+    let (start, cpu) = (Instant::now(), thread_cpu());
     let found = search.run(served)?;
     let (took, plan) = (start.elapsed(), search.plan());
-    call.server.metrics.searched(plan, took, &found.stats);
+    call.server.metrics.searched(plan, took, thread_cpu().saturating_sub(cpu), &found.stats);
     served.canary.note(search);
     if call.server.slow_query.is_some_and(|slow| took >= slow) {
         tracing::warn!(

@@ -14,6 +14,7 @@ mod killed;
 mod nightly;
 mod outputs;
 mod scale;
+mod serving;
 mod shell;
 mod stopped;
 mod usage;
