@@ -6,6 +6,7 @@ use crate::{
     kept::{Adjacency, Allowance, Kept},
     key_set::Filter,
     live::{Codes, Live},
+    live_pages::Pages,
     params::Way,
     searcher::{MERGE_IN_FLIGHT, searcher_bytes},
     tuned::read_warm,
@@ -186,10 +187,12 @@ impl Base {
         let check = |number: u64, bytes: &[u8]| check_records(&pages, &layout, file_id, n, number, bytes);
         let adjacency = if adjacency_in_ram { Some(Adjacency::read(&pages, &layout, n, &check)?) } else { None };
         let page_bytes = layout.page_bytes as u64;
+        // Of one that is changed in place any page may be written.
+        let written = if is_live { room } else { 0 };
         let kept = if options.budget.ram == u64::MAX {
             Kept::Nothing
-        } else if left >= page_bytes * superblock.page_count && !is_live {
-            Kept::all(&pages, &check)?
+        } else if left >= Pages::most_bytes(superblock.page_count, written, layout.page_bytes) {
+            Kept::all(&pages, written, &check)?
         } else {
             match PageCache::frames_for(left.min(2 * page_bytes * superblock.page_count), page_bytes, room) {
                 0 => Kept::Nothing,

@@ -75,7 +75,11 @@ type Look<'a, E> = dyn FnMut(u64, (u64, usize), &[u8]) -> Result<(), E> + 'a;
 pub(crate) fn each_page<E: From<SearchError>>(base: &Base, n: u64, look_at: &mut Look<'_, E>) -> Result<(), E> {
     let (page_bytes, page_count) = (base.layout.page_bytes, base.layout.page_count(n));
     if let Kept::All(pages) = &base.kept {
-        return (0..).zip(pages.chunks_exact(page_bytes)).try_for_each(|(number, page)| look_at(number, base.nodes_of(number, page), page));
+        return (0..page_count).try_for_each(|number| {
+            let guard = crossbeam_epoch::pin();
+            let page = pages.page(number, &guard);
+            look_at(number, base.nodes_of(number, page), page)
+        });
     }
     let mut buffer = AlignedBuf::new(PAGES_AT_ONCE as usize * page_bytes)
         .map_err(|error| SearchError::from(FormatError::Io { path: base.pages.path().to_path_buf(), error }))?;

@@ -4,12 +4,14 @@
 use crate::{
     OpenError,
     io::{AlignedBuf, PageFile, cache::PageCache},
+    live_pages::Pages,
 };
 use roxanne_core::{
     format::{FormatError, record::RecordLayout},
     id::NodeId,
 };
 use std::{
+    io,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -34,35 +36,52 @@ fn on_threads(threads: usize, work: &(dyn Fn() -> Result<(), OpenError> + Sync))
     })
 }
 
+/// Why pages are not in RAM.
+enum LoadError {
+    Memory(io::Error),
+    Open(OpenError),
+}
+
+impl From<io::Error> for LoadError {
+    fn from(error: io::Error) -> LoadError {
+        LoadError::Memory(error)
+    }
+}
+
 /// Pages in RAM.
 pub(crate) enum Kept {
     Nothing,
     Some(PageCache),
-    /// One after the other, as in the file.
-    All(AlignedBuf),
+    All(Pages),
 }
 
 impl Kept {
-    /// All pages of `file`, each judged by `check`.
-    pub(crate) fn all(file: &PageFile, check: Check<'_>) -> Result<Kept, OpenError> {
+    /// All pages of `file`, each judged by `check`, and room for those below `room` to be written.
+    pub(crate) fn all(file: &PageFile, room: u64, check: Check<'_>) -> Result<Kept, OpenError> {
         let (page_bytes, page_count) = (file.page_bytes(), file.page_count());
-        let bytes = usize::try_from(page_count).ok().and_then(|count| count.checked_mul(page_bytes)).filter(|&bytes| bytes > 0);
-        let Some(bytes) = bytes else { return Ok(Kept::Nothing) };
-        let mut all = AlignedBuf::huge(bytes).map_err(|error| FormatError::Io { path: file.path().to_path_buf(), error })?;
-        let parts = Mutex::new(all.chunks_mut(PAGES_AT_ONCE as usize * page_bytes).enumerate());
-        let work = || -> Result<(), OpenError> {
-            loop {
-                let next = parts.lock().unwrap_or_else(PoisonError::into_inner).next();
-                let Some((part, memory)) = next else { return Ok(()) };
-                let first = part as u64 * PAGES_AT_ONCE;
-                file.read_pages_blocking(first, memory)?;
-                for (page, bytes) in (first..).zip(memory.chunks_exact(page_bytes)) {
-                    check(page, bytes)?;
+        if page_count == 0 {
+            return Ok(Kept::Nothing);
+        }
+        let load = |all: &mut [u8]| -> Result<(), LoadError> {
+            let parts = Mutex::new(all.chunks_mut(PAGES_AT_ONCE as usize * page_bytes).enumerate());
+            let work = || -> Result<(), OpenError> {
+                loop {
+                    let next = parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some((part, memory)) = next else { return Ok(()) };
+                    let first = part as u64 * PAGES_AT_ONCE;
+                    file.read_pages_blocking(first, memory)?;
+                    for (page, bytes) in (first..).zip(memory.chunks_exact(page_bytes)) {
+                        check(page, bytes)?;
+                    }
                 }
-            }
+            };
+            on_threads(thread::available_parallelism().map_or(1, usize::from), &work).map_err(LoadError::Open)
         };
-        on_threads(thread::available_parallelism().map_or(1, usize::from), &work)?;
-        Ok(Kept::All(all))
+        match Pages::load(page_count, room, page_bytes, load) {
+            Ok(pages) => Ok(Kept::All(pages)),
+            Err(LoadError::Open(error)) => Err(error),
+            Err(LoadError::Memory(error)) => Err(FormatError::Io { path: file.path().to_path_buf(), error }.into()),
+        }
     }
 
     /// A cache of `frames` pages of `file`, which may come to have `room` of them, filled with those that `counts` says are wanted most, as far as
@@ -95,7 +114,7 @@ impl Kept {
         match self {
             Kept::Nothing => 0,
             Kept::Some(cache) => cache.total_bytes(),
-            Kept::All(pages) => pages.len() as u64,
+            Kept::All(pages) => pages.bytes(),
         }
     }
 }

@@ -24,6 +24,7 @@ pub mod io;
 mod kept;
 mod key_set;
 mod live;
+mod live_pages;
 mod params;
 mod query;
 mod ranker;

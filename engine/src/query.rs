@@ -12,9 +12,10 @@ use crate::{
     io::cache::{PageCache, Pinned},
     kept::Kept,
     key_set::Filter,
+    live_pages::Pages,
     params::{Answer, Hit, SearchParams, SearchStats, Way},
     ranker::Ranker,
-    spaces::{CodeSpace, NavSpace, ResidentSpace, resident_record},
+    spaces::{CodeSpace, LEFT, NavSpace, Resident, ResidentSpace},
     trace::Trace,
 };
 use roxanne_core::{
@@ -30,6 +31,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Nodes of the navigation graph that a search of a base begins at which is changed in place and all in RAM.
+const MORE_ENTRIES: usize = 32;
 /// Candidates of the search in the navigation graph: how many places the main search begins at.
 const NAV_LIST_SIZE: usize = 32;
 
@@ -172,7 +175,7 @@ impl Query {
             self.search.keep_spilled();
         }
         (self.filter, self.hidden, self.trace) = (filter, hidden, None);
-        if !matches!(base.kept, Kept::All(_)) {
+        if base.live.is_some() || !matches!(base.kept, Kept::All(_)) {
             base.codec.pq_query(vector, &mut self.pq_query);
         }
         Ok(())
@@ -180,7 +183,12 @@ impl Query {
 
     /// Finds the first candidates of a query that was taken up.
     pub(crate) fn start(&mut self, base: &Base, scratch: &mut Scratch) {
-        if !matches!(base.kept, Kept::All(_)) {
+        let by_codes = match self.way {
+            Way::Flash | Way::Adjacency => true,
+            Way::Scan => !matches!(base.kept, Kept::All(_)),
+            Way::Resident => false,
+        };
+        if by_codes {
             self.table.fill(&base.codebook, base.codec.lookup_kind(), &self.pq_query, &mut scratch.lookup);
         }
         if self.params.slack > 0.0
@@ -311,8 +319,8 @@ impl Query {
         let nodes = filter.nodes();
         self.stats.distances += nodes.len() as u64;
         if let Kept::All(pages) = &base.kept {
-            for &id in nodes {
-                let record = resident_record(base, pages, id);
+            let resident = Resident { base, pages, guard: &crossbeam_epoch::pin() };
+            for (id, record) in nodes.iter().filter_map(|&id| Some((id, resident.record(id)?))) {
                 self.rank(Distance(self.ranker.distance(base, record.vector())), id, || record.key());
             }
             return;
@@ -484,18 +492,24 @@ impl Query {
     }
 
     /// The whole search over `pages` that are all in RAM, steered by exact distances.
-    pub(crate) fn run_resident(&mut self, base: &Base, pages: &[u8]) {
+    pub(crate) fn run_resident(&mut self, base: &Base, pages: &Pages) {
         let mut search = mem::take(&mut self.search);
+        let resident = Resident { base, pages, guard: &crossbeam_epoch::pin() };
         // Without a filter or a radius the list itself holds the answer; else whatever is met is ranked, whether the list has room for it or not.
         let listed = self.filter.is_none() && self.hidden.is_none() && !self.keeps_all;
-        let mut space = ResidentSpace { base, pages, ranker: &self.ranker, met: (!listed).then(|| mem::take(&mut self.met)) };
-        go_on_in_ram(&mut space, &[base.entry], &mut search, |_| self.stats.expanded += 1);
+        let mut space = ResidentSpace { resident, ranker: &self.ranker, met: (!listed).then(|| mem::take(&mut self.met)) };
+        // The entry may have left a base that is changed in place; those of the navigation graph that have not lead to all others.
+        let more = if base.live.is_some() { &base.nav.ids[..base.nav.ids.len().min(MORE_ENTRIES)] } else { &[] };
+        let entries: Vec<NodeId> = more.iter().copied().chain([base.entry]).collect();
+        go_on_in_ram(&mut space, &entries, &mut search, |_| self.stats.expanded += 1);
         let mut met = space.met.take().unwrap_or_default();
         if listed {
             met.extend(search.found().take(self.params.k));
         }
-        for Neighbor { distance, id } in met.drain(..) {
-            self.rank(Distance::of_rank(distance), id, || resident_record(base, pages, id).key());
+        for Neighbor { distance, id } in met.drain(..).filter(|neighbor| neighbor.distance != LEFT) {
+            if let Some(record) = resident.record(id) {
+                self.rank(Distance::of_rank(distance), id, || record.key());
+            }
         }
         self.met = met;
         self.search = search;

@@ -285,7 +285,9 @@ impl Searcher {
     /// the answer, or later.
     pub(crate) fn submit_traced(&mut self, tag: u64, query: &[f32], params: &SearchParams, trace: Trace) -> Result<(), SearchError> {
         let slot = self.begin(tag, query, params, None, None)?;
-        self.slots[slot].query.trace = Some(trace);
+        // Pages are what is noted, wherever they are.
+        let query = &mut self.slots[slot].query;
+        (query.trace, query.way) = (Some(trace), Way::Flash);
         Ok(())
     }
 
@@ -460,6 +462,14 @@ impl Searcher {
                     break false;
                 }
                 let Some(page) = query.next_page(base) else { break true };
+                if let Kept::All(pages) = &base.kept {
+                    query.stats.cache_hits += 1;
+                    let guard = crossbeam_epoch::pin();
+                    let kept = pages.page(page, &guard);
+                    let (first, live) = base.nodes_of(page, kept);
+                    query.arrive(base, page, first, live, kept)?;
+                    continue;
+                }
                 if let Kept::Some(cache) = &base.kept {
                     cache.note(page);
                     if let Some(kept) = cache.get(page).filter(|kept| base.is_fresh(page, kept)) {

@@ -1,7 +1,8 @@
 //! The graphs that a search walks in RAM, each under the distance that steers it: the navigation graph and the whole graph under compressed
 //! distances, pages that are all in RAM under exact ones.
 
-use crate::{base::Base, kept::Adjacency, ranker::Ranker};
+use crate::{base::Base, kept::Adjacency, live_pages::Pages, ranker::Ranker};
+use crossbeam_epoch::Guard;
 use roxanne_core::{
     format::record::Record,
     id::NodeId,
@@ -14,11 +15,32 @@ use roxanne_core::{
 /// How far ahead of the distance being computed its vector is asked for.
 const AHEAD: usize = 6;
 
-/// The record of a node in pages that are all in RAM, checked when they were loaded.
-#[inline]
-pub(crate) fn resident_record<'a>(base: &Base, pages: &'a [u8], node: NodeId) -> Record<'a> {
-    let page = &pages[base.layout.page_of(node) as usize * base.layout.page_bytes..][..base.layout.page_bytes];
-    base.layout.record(page, base.layout.slot_of(node))
+/// The distance of a node that has left its slot: it is taken for the farthest, and leads nowhere.
+pub(crate) const LEFT: u32 = u32::MAX;
+
+/// Pages that are all in RAM, as one who looks at them sees them.
+#[derive(Clone, Copy)]
+pub(crate) struct Resident<'a> {
+    pub(crate) base: &'a Base,
+    pub(crate) pages: &'a Pages,
+    pub(crate) guard: &'a Guard,
+}
+
+impl<'a> Resident<'a> {
+    /// The record of a node, which was checked when its page was loaded or written; `None` of one that has left.
+    #[inline]
+    pub(crate) fn record(self, node: NodeId) -> Option<Record<'a>> {
+        let layout = &self.base.layout;
+        let record = layout.record(self.pages.page(layout.page_of(node), self.guard), layout.slot_of(node));
+        self.base.is_used(record).then_some(record)
+    }
+
+    /// Asks for the vector of a node, which will be wanted.
+    #[inline]
+    fn prefetch(self, node: NodeId) {
+        let layout = &self.base.layout;
+        prefetch(layout.record(self.pages.page(layout.page_of(node), self.guard), layout.slot_of(node)).vector());
+    }
 }
 
 /// The navigation graph under compressed distances.
@@ -63,29 +85,23 @@ impl Space for CodeSpace<'_> {
 
 /// Pages that are all in RAM, under exact distances.
 pub(crate) struct ResidentSpace<'a> {
-    pub(crate) base: &'a Base,
-    pub(crate) pages: &'a [u8],
+    pub(crate) resident: Resident<'a>,
     pub(crate) ranker: &'a Ranker,
     /// Every node whose distance was computed, where that is wanted.
     pub(crate) met: Option<Vec<Neighbor<u32>>>,
 }
 
-impl ResidentSpace<'_> {
-    fn vector(&self, node: NodeId) -> &[u8] {
-        resident_record(self.base, self.pages, node).vector()
-    }
-}
-
 impl Space for ResidentSpace<'_> {
     fn distance(&mut self, node: NodeId) -> u32 {
-        Distance(self.ranker.distance(self.base, self.vector(node))).rank()
+        let record = self.resident.record(node);
+        record.map_or(LEFT, |record| Distance(self.ranker.distance(self.resident.base, record.vector())).rank())
     }
     fn distances(&mut self, nodes: &[NodeId], out: &mut Vec<u32>) {
         out.clear();
-        nodes.iter().take(AHEAD).for_each(|&node| prefetch(self.vector(node)));
+        nodes.iter().take(AHEAD).for_each(|&node| self.resident.prefetch(node));
         for (at, &id) in nodes.iter().enumerate() {
-            if let Some(&ahead) = nodes.get(at + AHEAD) {
-                prefetch(self.vector(ahead));
+            if let Some(&node) = nodes.get(at + AHEAD) {
+                self.resident.prefetch(node);
             }
             let distance = self.distance(id);
             out.push(distance);
@@ -96,6 +112,15 @@ impl Space for ResidentSpace<'_> {
     }
     fn expand(&mut self, node: NodeId, neighbors: &mut Vec<NodeId>) {
         // Bounds were proven when the pages were loaded; a list that fails them now has no neighbors.
-        let _ = resident_record(self.base, self.pages, node).neighbors(self.base.n(), neighbors);
+        let Resident { base, pages, guard } = self.resident;
+        if let Some(record) = self.resident.record(node) {
+            let _ = base.neighbors(record, neighbors);
+        }
+        // A merge sees to it that every node is met by who looks at whole pages, as a search does that reads them; not that an edge leads to each.
+        if base.live.is_some() {
+            let page = base.layout.page_of(node);
+            let (first, count) = base.nodes_of(page, pages.page(page, guard));
+            neighbors.extend((0..count as u64).map(|slot| NodeId((first + slot) as u32)));
+        }
     }
 }

@@ -21,7 +21,7 @@ use super::{
     redo::{self, Freed, Image, Merged, Plan},
     store::{EachRun, Fate, MERGED_TEXT, NO_NODE, SLOT_DEAD, SLOT_FREE, SLOT_GENERATION, Store, next_use, pages_of},
 };
-use crate::{Index, base::Base, disk::Disk};
+use crate::{Index, base::Base, disk::Disk, kept::Kept};
 use roxanne_core::{
     format::{
         self, FormatError, blob,
@@ -341,6 +341,10 @@ impl Inner {
         if let Err(error) = redo::write(disk, directory, base.info.generation, plan, images) {
             return Err(self.withdraw(directory, error));
         }
+        // What is kept of pages comes first: edges to what is not in sight yet lead nowhere, and what is in sight is there.
+        if let Kept::All(pages) = &base.kept {
+            written_pages(images, base).for_each(|(page, image)| pages.replace(page, &image.bytes));
+        }
         for insert in &round.inserts {
             live.set_generation(insert.node, insert.generation);
         }
@@ -350,9 +354,7 @@ impl Inner {
         base.codes.grow(round.n);
         base.pages.grow(page_count);
         redo::apply(disk, directory, images).map_err(io(directory)).map_err(poison)?;
-        for image in images.iter().filter(|image| image.file == 0 && image.offset >= FIRST_PAGE_OFFSET) {
-            live.wrote((image.offset - FIRST_PAGE_OFFSET) / base.layout.page_bytes as u64, round.epoch);
-        }
+        written_pages(images, base).for_each(|(page, _)| live.wrote(page, round.epoch));
         let mut writer = locked(&self.writer);
         writer.check(&self.path)?;
         let fates =
@@ -472,4 +474,10 @@ impl Round<'_> {
         });
         Ok(Plan { epoch: self.epoch, n: self.n, merged: merged.collect(), freed: freed.collect::<Result<_, CollectionError>>()? })
     }
+}
+
+/// Those of the images that are pages of the graph, by their numbers.
+fn written_pages<'a>(images: &'a [redo::Image], base: &'a Base) -> impl Iterator<Item = (u64, &'a redo::Image)> {
+    let pages = images.iter().filter(|image| image.file == 0 && image.offset >= FIRST_PAGE_OFFSET);
+    pages.map(|image| ((image.offset - FIRST_PAGE_OFFSET) / base.layout.page_bytes as u64, image))
 }

@@ -55,6 +55,16 @@ impl Mapping {
         unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(at), bytes) }
     }
 
+    /// Gives the memory of `bytes` bytes from `at` back to the system; both are of whole pages of it. What is read there then is zeros.
+    ///
+    /// # Safety
+    /// Nobody looks there, now or ever again.
+    pub(crate) unsafe fn give_back(&self, at: usize, bytes: usize) {
+        assert!(bytes <= self.bytes && at <= self.bytes - bytes, "bytes {at} + {bytes} of a mapping of {}", self.bytes);
+        // SAFETY: the range is our own mapping's (asserted above) and nobody's any more (the caller's promise). An error leaves it as it is.
+        let _ = unsafe { madvise(self.pointer(at).cast(), bytes, Advice::LinuxDontNeed) };
+    }
+
     /// All of it, for its only user.
     pub(crate) fn as_mut(&mut self) -> &mut [u8] {
         // SAFETY: the whole mapping, alive as long as `self`, initialised by the kernel with zeros; `&mut self` makes us its only user.
