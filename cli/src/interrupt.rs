@@ -5,7 +5,7 @@ use roxanne_core::ErrorClass;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::{
-    process,
+    io, process,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,6 +13,8 @@ use std::{
     thread,
 };
 
+/// Set by a server for the commands that it runs: they end when their standard input does.
+const WITH_PARENT: &str = "ROXANNE_WITH_PARENT";
 /// The exit code of an interrupted command.
 const CODE: i32 = 130;
 
@@ -46,6 +48,13 @@ pub(crate) fn interrupted(output: impl std::fmt::Display) -> crate::failure::Fai
 /// Calls `act` on a thread of its own, where everything is allowed that a signal handler must not do. Where signals cannot be had,
 /// they keep their default: the process ends.
 fn on_signal(mut act: impl FnMut() + Send + 'static) {
+    if std::env::var_os(WITH_PARENT).is_some() {
+        // The process that began this one holds the other end of the pipe.
+        thread::spawn(|| {
+            let _ = io::copy(&mut io::stdin(), &mut io::sink());
+            let _ = signal_hook::low_level::raise(SIGTERM);
+        });
+    }
     if let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) {
         thread::spawn(move || signals.forever().for_each(|_| act()));
     }

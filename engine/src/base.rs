@@ -58,11 +58,20 @@ pub struct OpenOptions {
     /// Keep every node's neighbors in RAM, so that a search reads one round of pages and no more. For wide vectors, of which a page holds few; a
     /// departure from "only compressed vectors in RAM".
     pub adjacency_in_ram: bool,
+    /// Keep all pages also of an index that is changed in place, where there is room for all that may come to be.
+    pub resident: bool,
 }
 
 impl Default for OpenOptions {
     fn default() -> OpenOptions {
-        OpenOptions { budget: Budget::default(), reader: ReaderKind::Auto, searchers: 0, in_flight: 1, adjacency_in_ram: false }
+        OpenOptions {
+            budget: Budget::default(),
+            reader: ReaderKind::Auto,
+            searchers: 0,
+            in_flight: 1,
+            adjacency_in_ram: false,
+            resident: true,
+        }
     }
 }
 
@@ -191,7 +200,7 @@ impl Base {
         let written = if is_live { room } else { 0 };
         let kept = if options.budget.ram == u64::MAX {
             Kept::Nothing
-        } else if left >= Pages::most_bytes(superblock.page_count, written, layout.page_bytes) {
+        } else if (options.resident || !is_live) && left >= Pages::most_bytes(superblock.page_count, written, layout.page_bytes) {
             Kept::all(&pages, written, &check)?
         } else {
             match PageCache::frames_for(left.min(2 * page_bytes * superblock.page_count), page_bytes, room) {

@@ -550,7 +550,9 @@ impl Inner {
             None => (None, 0, 0),
             Some((name, sequence)) => {
                 let merged = merge::recover(path, &name, store, merged, &*options.disk, options.read_only)?;
-                let base = Index::open_with(path.join(&name), &options.base)?;
+                // Who follows would read every page that a merge writes, one by one, where few are wanted.
+                let of_base = OpenOptions { resident: options.base.resident && !options.read_only, ..options.base };
+                let base = Index::open_with(path.join(&name), &of_base)?;
                 publish::check_base(&base, config, &name).map_err(|detail| store.damaged(detail))?;
                 if !options.read_only {
                     // Of a copy the base before may be no part.

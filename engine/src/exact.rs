@@ -75,10 +75,17 @@ type Look<'a, E> = dyn FnMut(u64, (u64, usize), &[u8]) -> Result<(), E> + 'a;
 pub(crate) fn each_page<E: From<SearchError>>(base: &Base, n: u64, look_at: &mut Look<'_, E>) -> Result<(), E> {
     let (page_bytes, page_count) = (base.layout.page_bytes, base.layout.page_count(n));
     if let Kept::All(pages) = &base.kept {
+        // A copy, where pages may be written: who looks may take long, and meanwhile nothing that was replaced would be let go.
+        let mut copy = vec![0; if base.live.is_some() { page_bytes } else { 0 }];
         return (0..page_count).try_for_each(|number| {
             let guard = crossbeam_epoch::pin();
             let page = pages.page(number, &guard);
-            look_at(number, base.nodes_of(number, page), page)
+            if copy.is_empty() {
+                return look_at(number, base.nodes_of(number, page), page);
+            }
+            copy.copy_from_slice(page);
+            drop(guard);
+            look_at(number, base.nodes_of(number, &copy), &copy)
         });
     }
     let mut buffer = AlignedBuf::new(PAGES_AT_ONCE as usize * page_bytes)

@@ -37,6 +37,10 @@ impl Pages {
         let bytes = usize::try_from(count).ok().and_then(|count| count.checked_mul(page_bytes)).ok_or_else(no_memory)?;
         let mut loaded = Mapping::huge(bytes.max(1))?;
         load(&mut loaded.as_mut()[..bytes])?;
+        if room > 0 {
+            // Else the kernel would fill again what is given back page by page.
+            loaded.keep_small();
+        }
         let mut written = Vec::new();
         let room = usize::try_from(room).map_err(|_| no_memory())?;
         written.try_reserve_exact(room).map_err(|_| no_memory())?;
@@ -81,10 +85,20 @@ impl Pages {
             // SAFETY: it is out of its place, so nobody finds it any more; it is destroyed when those are gone who did.
             unsafe { guard.defer_destroy(before) };
         } else if number < self.count {
-            let (loaded, at, bytes) = (Arc::clone(&self.loaded), number as usize * self.page_bytes, self.page_bytes);
-            // SAFETY: nobody looks there any more when this runs (`page`), and nobody ever will: its place is taken for good.
-            guard.defer(move || unsafe { loaded.give_back(at, bytes) });
+            // Whoever looks at pages holds `self`: where that has gone, so has the mapping.
+            let (loaded, at, bytes) = (Arc::downgrade(&self.loaded), number as usize * self.page_bytes, self.page_bytes);
+            guard.defer(move || {
+                if let Some(loaded) = loaded.upgrade() {
+                    // SAFETY: nobody looks there any more when this runs (`page`), and nobody ever will: its place is taken for good.
+                    unsafe { loaded.give_back(at, bytes) };
+                }
+            });
         }
+    }
+
+    /// Lets go of what was replaced, as soon as nobody looks at it.
+    pub(crate) fn settle() {
+        crossbeam_epoch::pin().flush();
     }
 }
 

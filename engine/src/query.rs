@@ -26,7 +26,7 @@ use roxanne_core::{
     search::{BeamSearch, Scale, Slack, TopK, VisitedSet, go_on_in_ram, search_in_ram},
 };
 use std::{
-    collections::VecDeque,
+    collections::{BinaryHeap, VecDeque},
     mem,
     time::{Duration, Instant},
 };
@@ -497,8 +497,9 @@ impl Query {
         let resident = Resident { base, pages, guard: &crossbeam_epoch::pin() };
         // Without a filter or a radius the list itself holds the answer; else whatever is met is ranked, whether the list has room for it or not.
         let listed = self.filter.is_none() && self.hidden.is_none() && !self.keeps_all;
-        let mut space = ResidentSpace { resident, ranker: &self.ranker, met: (!listed).then(|| mem::take(&mut self.met)) };
-        // The entry may have left a base that is changed in place; those of the navigation graph that have not lead to all others.
+        let met = (!listed).then(|| mem::take(&mut self.met));
+        let mut space = ResidentSpace { resident, ranker: &self.ranker, met, best: BinaryHeap::new(), k: self.params.k };
+        // From one entry alone the edges that merges made may not lead everywhere.
         let more = if base.live.is_some() { &base.nav.ids[..base.nav.ids.len().min(MORE_ENTRIES)] } else { &[] };
         let entries: Vec<NodeId> = more.iter().copied().chain([base.entry]).collect();
         go_on_in_ram(&mut space, &entries, &mut search, |_| self.stats.expanded += 1);

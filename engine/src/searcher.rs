@@ -423,7 +423,12 @@ impl Searcher {
     /// Lets a query look at what is in RAM and ask for what is not; its outcome when it has ended.
     fn go_on(&mut self, slot: usize) -> Option<Result<Answer, SearchError>> {
         let outcome = match self.advance(slot) {
-            Ok(true) => Ok(self.slots[slot].query.answer(true)),
+            // What is searched in RAM is not looked at before its end.
+            Ok(true) => {
+                let query = &mut self.slots[slot].query;
+                let in_time = query.way != Way::Resident || !query.is_late();
+                Ok(query.answer(in_time))
+            }
             Ok(false) if self.slots[slot].query.is_late() => Ok(self.slots[slot].query.answer(false)),
             Ok(false) => return None,
             Err(error) => Err(error),

@@ -11,6 +11,7 @@ use roxanne_core::{
     search::Space,
     tile::prefetch,
 };
+use std::collections::BinaryHeap;
 
 /// How far ahead of the distance being computed its vector is asked for.
 const AHEAD: usize = 6;
@@ -89,6 +90,25 @@ pub(crate) struct ResidentSpace<'a> {
     pub(crate) ranker: &'a Ranker,
     /// Every node whose distance was computed, where that is wanted.
     pub(crate) met: Option<Vec<Neighbor<u32>>>,
+    /// The `k` shortest distances so far, where the base is changed in place.
+    pub(crate) best: BinaryHeap<u32>,
+    pub(crate) k: usize,
+}
+
+impl ResidentSpace<'_> {
+    /// Whether a node is one of the `k` nearest so far.
+    fn is_near(&mut self, node: NodeId) -> bool {
+        let farthest = if self.best.len() < self.k { None } else { self.best.peek().copied() };
+        farthest.is_none_or(|farthest| self.distance(node) <= farthest)
+    }
+
+    fn note(&mut self, distance: u32) {
+        if self.best.len() < self.k {
+            self.best.push(distance);
+        } else if let Some(mut farthest) = self.best.peek_mut().filter(|farthest| distance < **farthest) {
+            *farthest = distance;
+        }
+    }
 }
 
 impl Space for ResidentSpace<'_> {
@@ -97,6 +117,7 @@ impl Space for ResidentSpace<'_> {
         record.map_or(LEFT, |record| Distance(self.ranker.distance(self.resident.base, record.vector())).rank())
     }
     fn distances(&mut self, nodes: &[NodeId], out: &mut Vec<u32>) {
+        let is_live = self.resident.base.live.is_some();
         out.clear();
         nodes.iter().take(AHEAD).for_each(|&node| self.resident.prefetch(node));
         for (at, &id) in nodes.iter().enumerate() {
@@ -105,6 +126,9 @@ impl Space for ResidentSpace<'_> {
             }
             let distance = self.distance(id);
             out.push(distance);
+            if is_live {
+                self.note(distance);
+            }
             if let Some(met) = &mut self.met {
                 met.push(Neighbor { distance, id });
             }
@@ -116,8 +140,9 @@ impl Space for ResidentSpace<'_> {
         if let Some(record) = self.resident.record(node) {
             let _ = base.neighbors(record, neighbors);
         }
-        // A merge sees to it that every node is met by who looks at whole pages, as a search does that reads them; not that an edge leads to each.
-        if base.live.is_some() {
+        // A merge sees to it that every node is met by who looks at whole pages, as a search does that reads them; not that an edge leads to each. Pages of
+        // the nearest are enough: of what is near there is little elsewhere, and looking at all of them takes a third longer.
+        if base.live.is_some() && self.is_near(node) {
             let page = base.layout.page_of(node);
             let (first, count) = base.nodes_of(page, pages.page(page, guard));
             neighbors.extend((0..count as u64).map(|slot| NodeId((first + slot) as u32)));

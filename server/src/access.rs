@@ -26,6 +26,8 @@ use std::{
 
 /// The file of keys within the data directory.
 const FILE: &str = "keys.json";
+/// Whose lock changes of it take.
+const LOCK: &str = "keys.lock";
 /// Random bytes of a key.
 const KEY_BYTES: usize = 32;
 
@@ -93,21 +95,33 @@ pub enum KeyError {
 pub struct KeyFile {
     path: PathBuf,
     keys: Vec<KeyRecord>,
+    /// Held while they may be changed.
+    _lock: Option<File>,
 }
 
 impl KeyFile {
-    /// Those of `data`; none where there is no file.
+    /// Those of `data`, to change them, which one process at a time does; none where there is no file.
     ///
     /// # Errors
     /// A file that cannot be read or is none of ours.
     pub fn open(data: &Path) -> Result<KeyFile, KeyError> {
+        let path = data.join(LOCK);
+        let lock = File::create(&path).and_then(|file| file.lock().map(|()| file)).map_err(|error| KeyError::Io { path, error })?;
+        Ok(KeyFile { _lock: Some(lock), ..KeyFile::look(data)? })
+    }
+
+    /// The same, to look at them alone.
+    ///
+    /// # Errors
+    /// As [`KeyFile::open`].
+    pub fn look(data: &Path) -> Result<KeyFile, KeyError> {
         let path = data.join(FILE);
         let failed = |error| KeyError::Io { path: path.clone(), error };
         let keys = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             bytes => serde_json::from_slice(&bytes.map_err(failed)?).map_err(|error| failed(error.into()))?,
         };
-        Ok(KeyFile { path, keys })
+        Ok(KeyFile { path, keys, _lock: None })
     }
 
     /// All of them.
@@ -308,7 +322,8 @@ impl Access {
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
         let (origin, host) = (origin.to_str().unwrap_or("null"), headers.get(header::HOST).and_then(|host| host.to_str().ok()));
-        let is_own = origin.split_once("://").map(|(_, origin)| origin) == host;
+        // A proxy may speak TLS for this one, so either scheme of the same host is its own.
+        let is_own = host.is_some_and(|host| origin.split_once("://").is_some_and(|(_, origin)| origin == host));
         if is_own || self.is_allowed(origin) {
             return Ok(());
         }
@@ -325,7 +340,7 @@ impl Known {
     fn read(data: &Path) -> Result<Known, KeyError> {
         let written = files::written(&data.join(FILE));
         let caller = |key: &KeyRecord| Caller { name: key.name.clone(), role: key.role, collections: key.collections.clone() };
-        let keys = KeyFile::open(data)?.keys.into_iter().map(|key| (key.clone(), caller(&key))).collect();
+        let keys = KeyFile::look(data)?.keys.into_iter().map(|key| (key.clone(), caller(&key))).collect();
         Ok(Known { keys, written })
     }
 }

@@ -85,6 +85,11 @@ impl Aliases {
         self.locked().get(name).cloned()
     }
 
+    /// Other names of a collection.
+    pub(crate) fn of(&self, collection: &str) -> Vec<String> {
+        self.locked().iter().filter(|(_, own)| *own == collection).map(|(alias, _)| alias.clone()).collect()
+    }
+
     /// Those that `which` is true of, by the alias and its collection.
     pub(crate) fn shown(&self, which: impl Fn(&str, &str) -> bool) -> AliasList {
         let names = self.locked();

@@ -8,7 +8,7 @@ use serde::{
     de::{DeserializeOwned, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Value, value::RawValue};
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, marker::PhantomData};
 
 /// Bytes of a filter or a payload.
 const LONGEST: usize = 1 << 20;
@@ -169,7 +169,7 @@ pub(crate) struct Mmr {
     #[schemars(range(min = 0.0, max = 1.0))]
     pub(crate) diversity: Option<f64>,
     /// Hits of which to choose; as many as are wanted unless said.
-    #[schemars(range(min = 1, max = 10_000))]
+    #[schemars(range(min = 1, max = 1000))]
     pub(crate) candidates_limit: Option<usize>,
 }
 
@@ -242,6 +242,49 @@ impl JsonSchema for QueryBody {
         json_schema!({"anyOf": [vector, id, {
             "type": "object", "properties": {"nearest": {"anyOf": [vector, id]}, "mmr": {"anyOf": [mmr, {"type": "null"}]}}, "required": ["nearest"], "additionalProperties": false,
         }]})
+    }
+}
+
+/// A list that is not too long: what is read takes many times its text.
+#[derive(Debug, Default)]
+pub(crate) struct Few<T>(pub(crate) Vec<T>);
+
+/// Entries of one.
+const MOST_ENTRIES: usize = 200_000;
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Few<T>, D::Error> {
+        struct Of<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Of<T> {
+            type Value = Vec<T>;
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a list")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+                let mut all = Vec::new();
+                while let Some(one) = seq.next_element()? {
+                    if all.len() == MOST_ENTRIES {
+                        return Err(A::Error::custom(format_args!("more than {MOST_ENTRIES} entries")));
+                    }
+                    all.push(one);
+                }
+                Ok(all)
+            }
+        }
+        deserializer.deserialize_seq(Of(PhantomData)).map(Few)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Few<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        format!("Few{}", T::schema_name()).into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let items = generator.subschema_for::<T>();
+        json_schema!({"type": "array", "items": items, "maxItems": MOST_ENTRIES})
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::{
     ServeError,
+    access::Caller,
     aliases::Aliases,
     body::{self, Ignored, Lacking},
     canary::Canary,
@@ -29,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(5);
 /// What the directory of a collection is called behind its name while it is removed.
 const DELETED: &str = ".deleted";
+/// Why a collection is not served.
+const NOT_OPEN: &str = "could not be opened; the server's log says why";
+const CLOSING: &str = "is on its way out; try again";
 /// And what is to take its place.
 const RECOVERED: &str = ".recovered";
 
@@ -48,6 +52,8 @@ pub(crate) struct Collections {
     options: CollectionOptions,
     pub(crate) aliases: Aliases,
     open: Mutex<BTreeMap<String, Arc<Served>>>,
+    /// Those that are not served, and why: damaged, or on their way out.
+    shut: Mutex<BTreeMap<String, &'static str>>,
     /// One is made or removed at a time.
     changing: Mutex<()>,
 }
@@ -64,7 +70,7 @@ impl Collections {
         fs::create_dir_all(&directory).map_err(failed)?;
         let aliases = Aliases::open(data)?;
         finish_recoveries(&directory).map_err(failed)?;
-        let mut open = BTreeMap::new();
+        let (mut open, mut shut) = (BTreeMap::new(), BTreeMap::new());
         for entry in fs::read_dir(&directory).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             // What a removal was cut off in.
@@ -77,11 +83,14 @@ impl Collections {
                 // One that is damaged keeps no other from being served.
                 match Collection::open(&path, &options) {
                     Ok(collection) => _ = open.insert(name.to_string(), Arc::new(Served::new(collection, &options))),
-                    Err(error) => tracing::error!(collection = name, %error, "a collection is not served"),
+                    Err(error) => {
+                        tracing::error!(collection = name, %error, "a collection is not served");
+                        shut.insert(name.to_string(), NOT_OPEN);
+                    }
                 }
             }
         }
-        Ok(Collections { directory, options, aliases, open: Mutex::new(open), changing: Mutex::default() })
+        Ok(Collections { directory, options, aliases, open: Mutex::new(open), shut: Mutex::new(shut), changing: Mutex::default() })
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
@@ -114,7 +123,24 @@ impl Collections {
     }
 
     pub(crate) fn get(&self, name: &str) -> Result<Arc<Served>, Refusal> {
-        self.find(name).ok_or_else(|| not_there(name))
+        self.find(name).ok_or_else(|| match locked(&self.shut).get(name) {
+            Some(why) => Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                if *why == NOT_OPEN { "corruption" } else { "busy" },
+                format!("Collection `{name}` {why}"),
+            ),
+            None => not_there(name),
+        })
+    }
+
+    /// Those that could not be opened.
+    pub(crate) fn not_open(&self) -> Vec<String> {
+        locked(&self.shut).iter().filter(|(_, why)| **why == NOT_OPEN).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether who asks may see a collection: by its own name, or by an alias of it.
+    pub(crate) fn may_see(&self, caller: &Caller, own: &str) -> bool {
+        caller.sees(own) || self.aliases.of(own).iter().any(|alias| caller.sees(alias))
     }
 
     pub(crate) fn create(&self, name: &str, config: &CollectionConfig) -> Result<(), Refusal> {
@@ -128,13 +154,13 @@ impl Collections {
             return Err(exists());
         }
         let path = self.directory.join(name);
+        // One that is there and is not served is somebody's.
+        if fs::symlink_metadata(&path).is_ok() {
+            return Err(exists());
+        }
         let made = Collection::create(&path, config, &self.options).map_err(|error| match error {
             CollectionError::Exists { .. } => exists(),
-            error => {
-                // It may be there and not open.
-                let _ = fs::remove_dir_all(&path);
-                error.into()
-            }
+            error => error.into(),
         })?;
         tracing::info!(collection = name, dim = config.dim, metric = config.metric.name(), "a collection was made");
         locked(&self.open).insert(name.to_string(), Arc::new(Served::new(made, &self.options)));
@@ -187,7 +213,14 @@ impl Collections {
     /// Takes one out of service; false when there was none. Requests that use it come to their end first: its store must be closed before another may
     /// lie there.
     fn close(&self, name: &str) -> Result<bool, Refusal> {
-        let Some(served) = locked(&self.open).remove(name) else { return Ok(false) };
+        let Some(served) = locked(&self.open).get(name).cloned() else {
+            // What could not be opened is closed.
+            return Ok(locked(&self.shut).remove(name).is_some());
+        };
+        // Nobody else finds it from here on.
+        locked(&self.shut).insert(name.to_string(), CLOSING);
+        let _not_any_more = Shut { of: self, name };
+        locked(&self.open).remove(name);
         let begin = Instant::now();
         while Arc::strong_count(&served) > 1 {
             if begin.elapsed() > PATIENCE {
@@ -208,6 +241,7 @@ impl Collections {
             let _ = self.open_again(name);
             return Err(files::failed(&path, error));
         }
+        files::sync_directory(&self.directory).map_err(|error| files::failed(&self.directory, error))?;
         // What stays of it goes at the next start.
         let _ = fs::remove_dir_all(&gone);
         Ok(())
@@ -217,6 +251,18 @@ impl Collections {
         let collection = Collection::open(self.directory.join(name), &self.options)?;
         locked(&self.open).insert(name.to_string(), Arc::new(Served::new(collection, &self.options)));
         Ok(())
+    }
+}
+
+/// Takes a name off the list of those that are on their way out.
+struct Shut<'a> {
+    of: &'a Collections,
+    name: &'a str,
+}
+
+impl Drop for Shut<'_> {
+    fn drop(&mut self) {
+        locked(&self.of.shut).remove(self.name);
     }
 }
 

@@ -51,10 +51,11 @@ pub(crate) fn overview(call: &Call) -> Result<Value, Refusal> {
         "disk_free_bytes": disk.as_ref().map(|disk| disk.f_bavail * disk.f_frsize),
         "disk_bytes": disk.as_ref().map(|disk| disk.f_blocks * disk.f_frsize),
         "collections": shown,
-        "aliases": server.collections.aliases.shown(|_, own| call.sees(own)),
+        "not_open": of_all.then(|| server.collections.not_open()),
+        "aliases": server.collections.aliases.shown(|alias, own| call.caller.sees(alias) || call.caller.sees(own)),
         "incoming": of_all.then(|| jobs::incoming_list(server)),
         "keys": (of_all && call.caller.may(Role::Admin).is_ok()).then(|| server.access.shown()),
-        "jobs": server.jobs.list(call.caller),
+        "jobs": server.jobs.list(server, call.caller),
         "counters": server.metrics.shown(),
     }))
 }

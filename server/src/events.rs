@@ -11,7 +11,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{sync::mpsc, time::timeout};
 
@@ -36,7 +36,7 @@ impl Body for Pieces {
 
 /// The events of a job, until it has ended or nobody listens: `data` is the job as `GET /v1/jobs/ID` shows it.
 pub(crate) fn of_job(server: &Arc<Server>, id: &str, caller: Caller) -> Result<UnsyncBoxBody<Bytes, Infallible>, Refusal> {
-    server.jobs.get(id, &caller)?;
+    server.jobs.get(server, id, &caller)?;
     let busy = |_| Refusal::new(StatusCode::TOO_MANY_REQUESTS, "overload", "too many listen at once; try again");
     let place = Arc::clone(&server.listeners).try_acquire_owned().map_err(busy)?;
     let (pieces, body) = mpsc::channel(1);
@@ -44,14 +44,14 @@ pub(crate) fn of_job(server: &Arc<Server>, id: &str, caller: Caller) -> Result<U
     tokio::spawn(async move {
         let _place = place;
         let mut changes = server.jobs.changes();
-        let mut last = String::new();
+        let (mut last, mut since) = (String::new(), Instant::now());
         loop {
-            let Ok(job) = server.jobs.get(&id, &caller) else { return };
+            let Ok(job) = server.jobs.get(&server, &id, &caller) else { return };
             let Ok(text) = serde_json::to_string(&job) else { return };
             // Other jobs' changes wake this one too; what it took so far changes always.
             let said = serde_json::to_string(&(&job.state, &job.progress)).unwrap_or_default();
             if said != last {
-                last = said;
+                (last, since) = (said, Instant::now());
                 if pieces.send(format!("event: job\ndata: {text}\n\n").into()).await.is_err() {
                     return;
                 }
@@ -60,8 +60,16 @@ pub(crate) fn of_job(server: &Arc<Server>, id: &str, caller: Caller) -> Result<U
                 return;
             }
             tokio::time::sleep(PAUSE).await;
-            if timeout(BEAT, changes.changed()).await.is_err() && pieces.send(Bytes::from_static(b": still there\n\n")).await.is_err() {
-                return;
+            tokio::select! {
+                () = pieces.closed() => return,
+                _ = timeout(BEAT, changes.changed()) => {}
+            }
+            // Other jobs may say much while this one says nothing.
+            if since.elapsed() >= BEAT {
+                since = Instant::now();
+                if pieces.send(Bytes::from_static(b": still there\n\n")).await.is_err() {
+                    return;
+                }
             }
         }
     });

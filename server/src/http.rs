@@ -266,7 +266,7 @@ async fn routed(
         Run::Wait => {
             let call = Call { server, request_id, caller: &caller, names: &names, query, start };
             let wait = Duration::from_secs(call.number("wait")?.unwrap_or(0).min(LONGEST_WAIT) as u64);
-            let job = Jobs::wait(&server.jobs, call.name(0), &caller, wait).await?;
+            let job = Jobs::wait(&server.jobs, server, call.name(0), &caller, wait).await?;
             Ok(with_kind(route.status, kind, full(envelope(job, start.elapsed().as_secs_f64())?)))
         }
         Run::Events => {

@@ -1,7 +1,8 @@
 //! What takes longer than a request: it is begun, looked at, and ended by requests.
 //!
-//! Every job is a file of `DATA/jobs`, written when it begins and when it ends. One that the end of the server cut off is begun again at the next start:
-//! each of them either happens at once or goes on where it was, so that doing it twice is doing it once.
+//! Every job is a file of `DATA/jobs`, written when it begins, when it is told to stop, and when it ends. One that the end of the server cut off is begun
+//! again at the next start: it either happens at once, or goes on, or makes something of its own once more, such as a snapshot. An import is not:
+//! what was written after its first rows must not be undone.
 
 mod child;
 mod measure;
@@ -86,6 +87,9 @@ pub(crate) struct Job {
     result: Option<Value>,
     /// Times that it was begun: more than one where the server ended meanwhile.
     attempts: u32,
+    /// Whether it was told to stop.
+    #[serde(default)]
+    is_cancelled: bool,
 }
 
 /// All jobs.
@@ -183,6 +187,9 @@ impl Jobs {
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
+            // Its number is taken, whatever is in it.
+            let number = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+            all.last = all.last.max(number.unwrap_or(0));
             // One that is none of ours, or of another version, keeps no server from starting.
             match serde_json::from_slice::<Job>(&fs::read(&path).map_err(failed)?) {
                 Ok(job) => {
@@ -208,7 +215,11 @@ impl Jobs {
             let Some(entry) = all.entries.get_mut(&id) else { continue };
             entry.job.attempts += 1;
             tracing::info!(job = id, kind = entry.job.work.kind(), attempt = entry.job.attempts, "a job goes on");
-            let outcome = if entry.job.attempts > MOST_ATTEMPTS {
+            let outcome = if entry.job.is_cancelled {
+                Err("it was stopped".to_string())
+            } else if let Work::Import { .. } = entry.job.work {
+                Err("the end of the server cut it off; rows that were put are kept".to_string())
+            } else if entry.job.attempts > MOST_ATTEMPTS {
                 Err(format!("it was cut off {MOST_ATTEMPTS} times"))
             } else {
                 self.keep(&entry.job).and_then(|()| start(server, entry)).map_err(|refusal| refusal.detail)
@@ -229,6 +240,11 @@ impl Jobs {
     pub(crate) fn begin(&self, server: &Arc<Server>, work: Work) -> Result<Job, Refusal> {
         let mut all = self.locked();
         work.collection().map_or(Ok(()), |collection| all.running_of(collection))?;
+        // Builds and checks of indexes share the machine with all that is served: one at a time.
+        let is_apart = |entry: &&Entry| entry.is_running() && entry.job.work.collection().is_none();
+        if let Some(Entry { job, .. }) = all.entries.values().find(is_apart).filter(|_| work.collection().is_none()) {
+            return Err(Refusal::conflict("job_at_work", format!("job {} ({}) is at work", job.id, job.work.kind())));
+        }
         while all.entries.len() >= REMEMBERED {
             let Some(old) = all.entries.values().find(|entry| !entry.is_running()).map(|entry| entry.job.id) else { break };
             all.entries.remove(&old);
@@ -236,7 +252,18 @@ impl Jobs {
         }
         all.last += 1;
         let (id, begun) = (all.last, files::now());
-        let job = Job { id, work, state: State::Running, error: None, begun, seconds: 0.0, progress: None, result: None, attempts: 1 };
+        let job = Job {
+            id,
+            work,
+            state: State::Running,
+            error: None,
+            begun,
+            seconds: 0.0,
+            progress: None,
+            result: None,
+            attempts: 1,
+            is_cancelled: false,
+        };
         self.keep(&job)?;
         tracing::info!(job = id, kind = job.work.kind(), collection = job.work.collection(), "a job begins");
         let entry = Entry { job, start: Instant::now(), control: Arc::new(Control::new(&self.changed)) };
@@ -266,10 +293,12 @@ impl Jobs {
             job.progress = control.progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
             match outcome {
                 // It goes on at the next start, as its file says.
-                Err(_) if self.ending.load(Relaxed) => return,
+                Err(_) if self.ending.load(Relaxed) && !job.is_cancelled => return,
                 Ok(result) => (job.state, job.result) = (State::Done, result),
-                Err(_) if control.stopped() => (job.state, job.error) = (State::Cancelled, Some("it was stopped".to_string())),
-                Err(error) => (job.state, job.error) = (State::Failed, Some(files::without(&error, &self.data))),
+                Err(error) => {
+                    job.state = if job.is_cancelled { State::Cancelled } else { State::Failed };
+                    job.error = Some(files::without(&error, &self.data));
+                }
             }
             tracing::info!(
                 job = id,
@@ -292,9 +321,9 @@ impl Jobs {
     }
 
     /// `GET jobs`: those that `caller` may see.
-    pub(crate) fn list(&self, caller: &Caller) -> JobList {
+    pub(crate) fn list(&self, server: &Server, caller: &Caller) -> JobList {
         let all = self.locked();
-        let seen = all.entries.values().map(Entry::shown).filter(|job| may_see(caller, job).is_ok());
+        let seen = all.entries.values().map(Entry::shown).filter(|job| may_see(server, caller, job).is_ok());
         JobList { jobs: seen.map(|job| self.with_progress(&all, job)).collect() }
     }
 
@@ -311,19 +340,19 @@ impl Jobs {
         (running.collect(), counts)
     }
 
-    pub(crate) fn get(&self, id: &str, caller: &Caller) -> Result<Job, Refusal> {
+    pub(crate) fn get(&self, server: &Server, id: &str, caller: &Caller) -> Result<Job, Refusal> {
         let number = id.parse().map_err(|_| Refusal::bad("bad_input", "the number of a job is expected").field("id"))?;
         let all = self.locked();
         let job = all.entries.get(&number).map(Entry::shown).ok_or_else(|| Refusal::not_found(format!("job {number}")))?;
-        may_see(caller, &job)?;
+        may_see(server, caller, &job)?;
         Ok(self.with_progress(&all, job))
     }
 
     /// `GET jobs/ID`, when it has ended or `wait` is over.
-    pub(crate) async fn wait(&self, id: &str, caller: &Caller, wait: Duration) -> Result<Job, Refusal> {
+    pub(crate) async fn wait(&self, server: &Server, id: &str, caller: &Caller, wait: Duration) -> Result<Job, Refusal> {
         let (mut changes, until) = (self.changed.subscribe(), tokio::time::Instant::now() + wait);
         loop {
-            let job = self.get(id, caller)?;
+            let job = self.get(server, id, caller)?;
             let is_over =
                 job.state != State::Running || self.is_ending() || tokio::time::timeout_at(until, changes.changed()).await.is_err();
             if is_over {
@@ -338,12 +367,14 @@ impl Jobs {
     }
 
     /// `DELETE jobs/ID`: asks it to stop; what a promotion or a rollback has begun goes to its end.
-    pub(crate) fn cancel(&self, id: &str, caller: &Caller) -> Result<Job, Refusal> {
-        let job = self.get(id, caller)?;
-        if let Some(entry) = self.locked().entries.get(&job.id) {
+    pub(crate) fn cancel(&self, server: &Server, id: &str, caller: &Caller) -> Result<Job, Refusal> {
+        let job = self.get(server, id, caller)?;
+        if let Some(entry) = self.locked().entries.get_mut(&job.id).filter(|entry| entry.is_running()) {
+            entry.job.is_cancelled = true;
+            self.keep(&entry.job)?;
             entry.control.stop.store(true, Relaxed);
         }
-        Ok(job)
+        self.get(server, id, caller)
     }
 
     /// Asks all to stop; they go on at the next start.
@@ -360,13 +391,13 @@ impl Jobs {
 
     /// Whether none is at work.
     pub(crate) fn are_idle(&self) -> bool {
-        self.locked().entries.values().all(|entry| !entry.is_running() || Arc::strong_count(&entry.control) == 1)
+        self.locked().entries.values().all(|entry| Arc::strong_count(&entry.control) == 1)
     }
 }
 
-fn may_see(caller: &Caller, job: &Job) -> Result<(), Refusal> {
+fn may_see(server: &Server, caller: &Caller, job: &Job) -> Result<(), Refusal> {
     match job.work.collection() {
-        Some(collection) if caller.sees(collection) => Ok(()),
+        Some(collection) if server.collections.may_see(caller, collection) => Ok(()),
         Some(_) => Err(caller.hidden()),
         None => caller.sees_all(),
     }
@@ -375,12 +406,13 @@ fn may_see(caller: &Caller, job: &Job) -> Result<(), Refusal> {
 /// Begins the work of a job on a thread of its own.
 fn start(server: &Arc<Server>, entry: &Entry) -> Result<(), Refusal> {
     let (server, control) = (Arc::clone(server), Arc::clone(&entry.control));
-    let (id, work) = (entry.job.id, entry.job.work.clone());
+    let (id, work, attempts) = (entry.job.id, entry.job.work.clone(), entry.job.attempts);
     let run = move || {
         // However it ends, it has ended.
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work.run(&server, &control)));
-        drop(control);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work.run(&server, &control, attempts)));
         server.jobs.end(id, outcome.unwrap_or_else(|_| Err("it failed; the server's log says how".to_string())));
+        // Its end is on the disk: the process may end.
+        drop(control);
     };
     let no_thread = |error| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "busy", format!("no thread for it: {error}"));
     thread::Builder::new().name(format!("roxanne-job-{id}")).spawn(run).map(drop).map_err(no_thread)

@@ -177,6 +177,7 @@ fn collections(server: &Server, out: &mut Text) {
         (format!("collection_memory_allowed_bytes{{collection=\"{name}\"}}"), served.collection.memory().allowed_bytes as f64)
     });
     out.family("collection_memory_allowed_bytes", "gauge", "Memory that the base and the delta may take.", allowed);
+    out.one("collections_not_open", "gauge", "Collections that could not be opened.", server.collections.not_open().len() as f64);
     let trouble = all.iter().map(|(name, served)| {
         (format!("collection_trouble{{collection=\"{name}\"}}"), f64::from(u8::from(served.collection.trouble().is_some())))
     });

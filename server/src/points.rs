@@ -31,9 +31,10 @@ fn key_of_path(collection: &Collection, id: &str) -> Result<PointKey, Refusal> {
 
 /// A UUID in the one form that it goes back in; any other text as it is.
 fn canonical(text: &str) -> String {
-    let text = text.strip_prefix("urn:uuid:").unwrap_or(text);
-    let digits: String = text.chars().filter(|c| *c != '-').map(|c| c.to_ascii_lowercase()).collect();
-    let is_uuid = matches!(text.len(), 32 | 36) && digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    let bare = text.strip_prefix("urn:uuid:").unwrap_or(text);
+    let digits: String = bare.chars().filter(|c| *c != '-').map(|c| c.to_ascii_lowercase()).collect();
+    let dashes: Vec<usize> = bare.match_indices('-').map(|(at, _)| at).collect();
+    let is_uuid = digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit()) && (dashes.is_empty() || dashes == [8, 13, 18, 23]);
     // 32 digits of ten kinds are no number that fits 64 bits.
     if is_uuid { [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-") } else { text.to_string() }
 }
@@ -100,6 +101,21 @@ fn lacking(filter: &Value) -> Option<&'static str> {
         }),
         _ => None,
     }
+}
+
+/// Numbers that an answer holds at most, or texts of their length.
+const MOST_NUMBERS: usize = 16 << 20;
+
+/// Proves that so many points, of so many numbers each, are no more than an answer holds.
+pub(crate) fn fits(points: usize, numbers: usize) -> Result<(), Refusal> {
+    let wanted = points.saturating_mul(numbers);
+    if wanted <= MOST_NUMBERS {
+        return Ok(());
+    }
+    let detail = format!(
+        "limit: {points} points of {numbers} numbers are more than an answer holds, which is {MOST_NUMBERS}; ask for fewer, or without vectors"
+    );
+    Err(Refusal::bad("limit_out_of_range", detail).field("limit"))
 }
 
 /// Proves that a request asks for no more, and no less, than an answer holds.

@@ -54,9 +54,9 @@ impl Call<'_> {
         self.server.collections.own_name(self.name(0))
     }
 
-    /// Whether the caller may see a collection of this name.
-    pub(crate) fn sees(&self, name: &str) -> bool {
-        self.caller.sees(name)
+    /// Whether the caller may see the collection of this name.
+    pub(crate) fn sees(&self, own: &str) -> bool {
+        self.server.collections.may_see(self.caller, own)
     }
 
     /// A number behind the question mark.
@@ -66,8 +66,20 @@ impl Call<'_> {
 
     /// How long a search may take, where `timeout` says so.
     pub(crate) fn deadline(&self) -> Result<Option<Duration>, Refusal> {
-        Ok(self.number("timeout")?.map(|seconds| Duration::from_secs(seconds as u64).saturating_sub(self.start.elapsed())))
+        let time = self.number("timeout")?.map_or(LONGEST, |seconds| Duration::from_secs(seconds as u64));
+        match time.checked_sub(self.start.elapsed()) {
+            Some(left) => Ok(Some(left)),
+            None => Err(late()),
+        }
     }
+}
+
+/// How long a request's searches may take, unless it says.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// A search that took longer than it may.
+pub(crate) fn late() -> Refusal {
+    Refusal::new(StatusCode::GATEWAY_TIMEOUT, "deadline", "the search did not end in the time given")
 }
 
 type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
@@ -353,7 +365,7 @@ pub(crate) static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
             |call| Ok(write::Written::at(call.served()?.collection.stats().sequence)),
         ),
         plain(GET, "/aliases", "list_aliases", Read, "All other names of collections", |call| {
-            Ok(call.server.collections.aliases.shown(|_, own| call.sees(own)))
+            Ok(call.server.collections.aliases.shown(|alias, own| call.caller.sees(alias) || call.caller.sees(own)))
         }),
         plain(GET, "/collections/{collection}/aliases", "collection_aliases", Read, "Other names of a collection", |call| {
             let name = call.own_name()?;
@@ -486,10 +498,10 @@ pub(crate) static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
         }),
         job_with("/v1/builds", "build", "Build an index of a file of DATA/incoming", |call, body| Work::build(call, &body)),
         job_with("/v1/verifications", "verify", "Check every byte of an index of DATA/incoming", Work::verification),
-        with(POST, "/v1/plan", "plan", Read, "What a build of so many vectors takes, and what serving them does", jobs::plan),
+        with(POST, "/v1/plan", "plan", Write, "What a build of so many vectors takes, and what serving them does", jobs::plan),
         plain(GET, "/v1/overview", "overview", Read, "What the dashboard shows", dashboard::overview),
         plain(GET, "/v1/jobs", "list_jobs", Read, "Jobs at work, and the last that have ended", |call| {
-            Ok(call.server.jobs.list(call.caller))
+            Ok(call.server.jobs.list(call.server, call.caller))
         }),
         Route {
             run: Run::Wait,
@@ -502,7 +514,7 @@ pub(crate) static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
             ..plain::<Value>(GET, "/v1/jobs/{job}/events", "watch_job", Read, "A job's changes, as they come", |_| Err(Refusal::failed()))
         },
         plain(DELETE, "/v1/jobs/{job}", "cancel_job", Admin, "Ask a job to stop", |call| {
-            call.server.jobs.cancel(call.name(0), call.caller)
+            call.server.jobs.cancel(call.server, call.name(0), call.caller)
         }),
     ]
 });
@@ -641,7 +653,6 @@ mod tests {
         for route in ROUTES.iter() {
             assert!(names.insert(route.name) || route.name == "dashboard_file", "{}", route.name);
             assert_eq!(route.role.is_none(), ["/healthz", "/livez", "/readyz"].contains(&route.path), "{}", route.path);
-            assert!(route.method == Method::GET || route.role >= Some(Role::Read));
         }
         let document: Value = serde_json::from_str(&OPENAPI).unwrap();
         assert_eq!(document["paths"]["/collections/{collection}/points"]["put"]["operationId"], "upsert_points");

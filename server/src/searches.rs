@@ -10,9 +10,8 @@ use crate::{
         search::{LIST_SIZE, score},
     },
     reply::Refusal,
-    routes::Call,
+    routes::{Call, late},
 };
-use hyper::StatusCode;
 use roxanne_engine::{
     SearchParams,
     collection::{Filter, Found, PointHit, PointKey},
@@ -92,11 +91,7 @@ pub(crate) fn found(call: &Call, served: &Served, search: &Search) -> Result<Fou
             "slow search"
         );
     }
-    if found.complete {
-        Ok(found)
-    } else {
-        Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, "deadline", "the search did not end in the time given"))
-    }
+    if found.complete { Ok(found) } else { Err(late()) }
 }
 
 /// A search to explain.
@@ -203,14 +198,16 @@ pub(crate) fn rows(call: &Call, served: &Served, body: &[u8]) -> Result<Vec<u8>,
     }
     let k = points::in_range("limit", call.number("limit")?.unwrap_or(10), 1)?;
     let list_size = call.number("list_size")?.unwrap_or(LIST_SIZE);
-    let params = SearchParams { k, list_size, deadline: call.deadline()?, ..SearchParams::DEFAULT };
-    let mut out = Vec::with_capacity(4 + count * (4 + k * 16));
+    // A hit is some 20 bytes.
+    points::fits(count.saturating_mul(k), 5)?;
+    let mut out = Vec::new();
     out.extend_from_slice(&(count as u32).to_le_bytes());
     let mut vector = vec![0f32; dim];
     for row in body.chunks_exact(row_bytes) {
         for (number, bytes) in vector.iter_mut().zip(row.as_chunks().0) {
             *number = f32::from_le_bytes(*bytes);
         }
+        let params = SearchParams { k, list_size, deadline: call.deadline()?, ..SearchParams::DEFAULT };
         let found = found(call, served, &Search { vector: &vector, params, filter: None, exact: false })?;
         out.extend_from_slice(&(found.hits.len() as u32).to_le_bytes());
         for hit in &found.hits {

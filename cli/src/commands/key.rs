@@ -85,7 +85,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
             Ok(writeln!(out, "{key}")?)
         }
         Args::List { of, json } => {
-            let file = open(&of.data)?;
+            let file = KeyFile::look(&of.data)?;
             if *json {
                 let keys = file
                     .keys()

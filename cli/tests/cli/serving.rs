@@ -224,3 +224,29 @@ fn files_are_imported_built_verified_and_promoted_by_requests() {
     assert!(failed["state"] == "failed" && failed["error"].as_str().expect("why").contains("DATA/"), "{failed}");
     server.end();
 }
+
+#[test]
+fn a_build_goes_on_when_its_server_was_killed() {
+    let place = Place::new();
+    fs::create_dir_all(place.at("data/incoming")).expect("a directory");
+    roxanne(&["convert", "synth:n=120000,dim=64,type=u8,clusters=50,seed=3", &place.at("data/incoming/base.u8bin")]).well();
+    let mut server = Server::start(&place, &[], &[]);
+    let begun = server.well("POST", "/v1/builds", r#"{"input": "base.u8bin", "output": "new.rx", "metric": "l2"}"#);
+    assert_eq!((&begun["state"], &begun["attempts"]), (&"running".into(), &1.into()));
+    // Until the process is at work.
+    while server.well("GET", "/v1/jobs/1", "")["progress"].is_null() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    server.child.kill().expect("it runs");
+    server.child.wait().expect("it has ended");
+    // The build has heard of it, and ends; the next server begins it again.
+    let server = Server::start(&place, &[], &[]);
+    let mut job = Value::Null;
+    while job["state"] != "done" {
+        job = server.well("GET", "/v1/jobs/1?wait=60", "");
+        assert!(matches!(job["state"].as_str(), Some("running" | "done")), "{job}");
+    }
+    assert_eq!(job["attempts"], 2);
+    roxanne(&["verify", &place.at("data/incoming/new.rx")]).well();
+    server.end();
+}

@@ -9,12 +9,12 @@ use super::{
     Collection, CollectionError, Inner, MOST_LOOKS, PointKey, Snapshot,
     commit::Writer,
     delta::MAX_SLOTS,
-    io, locked,
+    locked,
     processes::{self, Seen},
     publish::name_of,
     store::{MergeDone, NO_NODE, State, View},
 };
-use crate::{Index, io::AlignedBuf, kept::Kept};
+use crate::Index;
 use roxanne_core::{format::superblock::BUILT, id::NodeId};
 use std::{collections::BTreeSet, time::Duration};
 
@@ -144,15 +144,6 @@ impl Inner {
             return Err(self.store.damaged(format!("merge {} is of {} nodes, there is room for {}", plan.epoch, plan.n, live.capacity())));
         }
         self.take_codes(base, plan)?;
-        if let Kept::All(pages) = &base.kept {
-            let mut buffer = AlignedBuf::new(base.layout.page_bytes).map_err(io(base.pages.path()))?;
-            // Pages that are new are read too.
-            base.pages.grow(base.layout.page_count(plan.n));
-            for &page in &done.pages {
-                base.read_page(u64::from(page), &mut buffer)?;
-                pages.replace(u64::from(page), &buffer);
-            }
-        }
         for merged in &plan.merged {
             live.set_generation(NodeId(merged.node), live.generation(NodeId(merged.node)));
         }

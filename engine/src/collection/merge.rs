@@ -21,7 +21,7 @@ use super::{
     redo::{self, Freed, Image, Merged, Plan},
     store::{EachRun, Fate, MERGED_TEXT, NO_NODE, SLOT_DEAD, SLOT_FREE, SLOT_GENERATION, Store, next_use, pages_of},
 };
-use crate::{Index, base::Base, disk::Disk, kept::Kept};
+use crate::{Index, base::Base, disk::Disk, kept::Kept, live_pages::Pages};
 use roxanne_core::{
     format::{
         self, FormatError, blob,
@@ -344,6 +344,7 @@ impl Inner {
         // What is kept of pages comes first: edges to what is not in sight yet lead nowhere, and what is in sight is there.
         if let Kept::All(pages) = &base.kept {
             written_pages(images, base).for_each(|(page, image)| pages.replace(page, &image.bytes));
+            Pages::settle();
         }
         for insert in &round.inserts {
             live.set_generation(insert.node, insert.generation);

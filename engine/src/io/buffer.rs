@@ -1,7 +1,10 @@
 #![allow(unsafe_code)]
 //! Memory for direct reads: whole pages of the machine, from an anonymous mapping, so that the drive can write into them.
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::{
+    mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap},
+    param::page_size,
+};
 use std::{
     io,
     ops::{Deref, DerefMut},
@@ -55,12 +58,22 @@ impl Mapping {
         unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(at), bytes) }
     }
 
-    /// Gives the memory of `bytes` bytes from `at` back to the system; both are of whole pages of it. What is read there then is zeros.
+    /// No more huge pages than there are: holes in them stay holes.
+    pub(crate) fn keep_small(&self) {
+        // SAFETY: the range is our own mapping, and this advice changes neither content nor rights.
+        let _ = unsafe { madvise(self.base.as_ptr().cast(), self.bytes, Advice::LinuxNoHugepage) };
+    }
+
+    /// Gives the memory of `bytes` bytes from `at` back to the system, where both are whole pages of it. What is read there then is zeros.
     ///
     /// # Safety
     /// Nobody looks there, now or ever again.
     pub(crate) unsafe fn give_back(&self, at: usize, bytes: usize) {
         assert!(bytes <= self.bytes && at <= self.bytes - bytes, "bytes {at} + {bytes} of a mapping of {}", self.bytes);
+        // The system rounds a length up: what is no page of its own would take its neighbors along.
+        if !at.is_multiple_of(page_size()) || !bytes.is_multiple_of(page_size()) {
+            return;
+        }
         // SAFETY: the range is our own mapping's (asserted above) and nobody's any more (the caller's promise). An error leaves it as it is.
         let _ = unsafe { madvise(self.pointer(at).cast(), bytes, Advice::LinuxDontNeed) };
     }

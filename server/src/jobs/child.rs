@@ -11,6 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Set for a process that shall end when its standard input does.
+const WITH_PARENT: &str = "ROXANNE_WITH_PARENT";
+/// How one ends that waits for another (`ErrorClass::Busy`).
+const BUSY: i32 = 7;
 /// Between two looks at whether it shall stop.
 const LOOK: Duration = Duration::from_millis(100);
 /// For it to end when it is told to; then it is killed.
@@ -25,9 +29,21 @@ pub(super) fn run(program: &Path, arguments: &[String], control: &Control) -> Re
 
 /// The same where it ended with one of `codes`.
 pub(super) fn run_for(program: &Path, arguments: &[String], control: &Control, codes: &[i32]) -> Result<String, String> {
-    let failed = |error: std::io::Error| format!("{}: {error}", program.display());
+    let begin = Instant::now();
+    loop {
+        match run_once(program, arguments, control, codes) {
+            // One that the end of another server left behind is on its way out.
+            Err((Some(BUSY), _)) if begin.elapsed() < PATIENCE && !control.stopped() => thread::sleep(Duration::from_secs(1)),
+            outcome => return outcome.map_err(|(_, error)| error),
+        }
+    }
+}
+
+fn run_once(program: &Path, arguments: &[String], control: &Control, codes: &[i32]) -> Result<String, (Option<i32>, String)> {
+    let failed = |error: std::io::Error| (None, format!("{}: {error}", program.display()));
     let mut child =
-        Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
+        // It ends when the pipe of its standard input does: with this process, however that ends.
+        Command::new(program).args(arguments).env(WITH_PARENT, "1").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
     let (mut out, err) = (child.stdout.take(), child.stderr.take());
     let printed = thread::spawn(move || {
         let mut text = String::new();
@@ -73,7 +89,7 @@ pub(super) fn run_for(program: &Path, arguments: &[String], control: &Control, c
         return Ok(printed);
     }
     let last = said.lines().next_back().unwrap_or_default();
-    Err(if last.is_empty() { format!("it ended with {status}") } else { last.to_string() })
+    Err((status.code(), if last.is_empty() { format!("it ended with {status}") } else { last.to_string() }))
 }
 
 fn progress_of(event: &Value) -> Progress {

@@ -5,6 +5,7 @@ use crate::{reply::Refusal, routes::Call};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
+use std::sync::{Mutex, PoisonError};
 
 /// How many vectors of which kind.
 #[derive(Deserialize, JsonSchema)]
@@ -47,6 +48,8 @@ pub(crate) fn plan(call: &Call, body: PlanBody) -> Result<Value, Refusal> {
     let input = format!("synth:n={},dim={},type={element}", body.n, body.dim);
     let mut arguments = vec!["plan".to_string(), input, "--json".to_string()];
     arguments.extend(body.ram.into_iter().flat_map(|ram| ["--ram".to_string(), ram.to_string()]));
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let program = call.server.program().map_err(|detail| Refusal::not_there(&detail))?;
     // What does not fit is said in the bill.
     let said = child::run_for(program, &arguments, &Control::alone(), &[0, 4]);

@@ -38,7 +38,7 @@ pub(crate) enum Work {
     /// Recall and speed at several list sizes.
     Measure(Measure),
     /// Builds an index of a file, in `incoming`.
-    Build { input: String, output: String, arguments: Vec<String> },
+    Build { input: String, output: String, keys: Option<String>, arguments: Vec<String> },
     /// Checks every byte of an index in `incoming`.
     Verify { index: String },
     /// Puts the vectors of a file in `incoming`.
@@ -162,6 +162,8 @@ pub(crate) fn incoming_list(server: &Server) -> Value {
 impl Work {
     /// `POST promote`.
     pub(crate) fn promotion(call: &Call, body: PromoteBody) -> Result<Work, Refusal> {
+        // What lies there is of all collections.
+        call.caller.sees_all()?;
         let path = incoming(call.server, "index", &body.index)?;
         let rejected = |error: &dyn std::fmt::Display| {
             Refusal::conflict("gen_rejected", files::without(&format!("{}: {error}", body.index), &call.server.data)).field("index")
@@ -169,6 +171,9 @@ impl Work {
         let generation = in_hex(Manifest::read(&path).map_err(|error| rejected(&error))?.generation);
         if body.gate.as_ref().is_some_and(|gate| !(0.0..=1.0).contains(&gate.recall_at_10)) {
             return Err(Refusal::bad("bad_input", "gate.recall_at_10: it is 0 to 1").field("gate.recall_at_10"));
+        }
+        if let Some(queries) = body.gate.as_ref().and_then(|gate| gate.queries).filter(|queries| !(1..=1000).contains(queries)) {
+            return Err(Refusal::out_of_range("gate.queries", queries, 1, 1000));
         }
         Ok(Work::Promote {
             collection: call.own_name()?,
@@ -214,9 +219,7 @@ impl Work {
         let metric = ["l2", "cos", "dot", "l1", "hamming"][body.metric as usize];
         let mut arguments = vec!["--metric".to_string(), metric.to_string()];
         let mut add = |name: &str, value: String| arguments.extend([name.to_string(), value]);
-        if let Some(keys) = &body.keys {
-            add("--keys", incoming(server, "keys", keys)?.display().to_string());
-        }
+        body.keys.as_ref().map_or(Ok(()), |keys| incoming(server, "keys", keys).map(drop))?;
         body.capacity.into_iter().for_each(|capacity| add("--capacity", capacity.to_string()));
         body.degree.into_iter().for_each(|degree| add("--degree", degree.to_string()));
         for (field, option, value) in [("device", "--device", &body.device), ("ram", "--ram", &body.ram)] {
@@ -230,7 +233,7 @@ impl Work {
         if body.keys.is_some() && body.string_keys.unwrap_or(true) {
             arguments.push("--string-keys".to_string());
         }
-        Ok(Work::Build { input: body.input.clone(), output: body.output.clone(), arguments })
+        Ok(Work::Build { input: body.input.clone(), output: body.output.clone(), keys: body.keys.clone(), arguments })
     }
 
     /// `POST /v1/verifications`.
@@ -242,6 +245,7 @@ impl Work {
     /// `POST import`.
     pub(crate) fn import(call: &Call, body: ImportBody) -> Result<Work, Refusal> {
         call.served()?;
+        call.caller.sees_all()?;
         if call.server.import.is_none() {
             return Err(Refusal::not_there("importing within this server"));
         }
@@ -275,7 +279,7 @@ impl Work {
     }
 
     /// Does it; it may have been begun before, by a server that ended meanwhile.
-    pub(super) fn run(&self, server: &Arc<Server>, control: &Control) -> Result<Option<Value>, String> {
+    pub(super) fn run(&self, server: &Arc<Server>, control: &Control, attempt: u32) -> Result<Option<Value>, String> {
         let told = |refusal: Refusal| refusal.detail;
         let served = |name: &str| server.collections.get(name).map_err(told);
         match self {
@@ -290,6 +294,11 @@ impl Work {
                 // One that was moved to its place and never counted can be promoted from there.
                 let moved = served.collection.path().join(format!("base-{generation}"));
                 let path = if path.exists() { path } else { moved };
+                // Another may lie there by now.
+                let found = Manifest::read(&path).map(|manifest| in_hex(manifest.generation)).map_err(|error| error.to_string())?;
+                if found != *generation {
+                    return Err(format!("{index} in DATA/incoming is another index by now"));
+                }
                 let recall = gate.as_ref().map(|gate| pass(gate, &path, control)).transpose()?;
                 served.collection.promote(&path, *sequence, previous).map_err(|error| told(error.into()))?;
                 Ok(recall.map(|recall| json!({"recall_at_10": recall})))
@@ -298,6 +307,8 @@ impl Work {
                 let served = served(collection)?;
                 if served.collection.base_generation().map(in_hex) == *generation {
                     served.collection.rollback().map_err(|error| told(error.into()))?;
+                } else if attempt == 1 {
+                    return Err("another base has come meanwhile".to_string());
                 }
                 Ok(None)
             }
@@ -321,11 +332,12 @@ impl Work {
                 Ok(Some(json!({"name": made.name})))
             }
             Work::Measure(measure) => measure.run(&*served(&measure.collection)?, control).map(Some),
-            Work::Build { input, output, arguments } => {
+            Work::Build { input, output, keys, arguments } => {
                 let directory = server.path.join(INCOMING);
                 let mut all = vec!["build".to_string(), directory.join(input).display().to_string()];
                 all.extend(["-o".to_string(), directory.join(output).display().to_string(), "--progress".to_string(), "json".to_string()]);
                 all.extend_from_slice(arguments);
+                all.extend(keys.iter().flat_map(|keys| ["--keys".to_string(), directory.join(keys).display().to_string()]));
                 child::run(server.program()?, &all, control).map(|_| None)
             }
             Work::Import { collection, vectors, keys, payload } => {

@@ -1,8 +1,8 @@
 //! Points by their ids, in their order, and how many there are.
 
-use super::{filter_of, id_of, in_range, key_of, key_of_path};
+use super::{filter_of, fits, id_of, in_range, key_of, key_of_path};
 use crate::{
-    body::{self, Id, Ignored, Lacking},
+    body::{self, Few, Id, Ignored, Lacking},
     collections::Served,
     reply::Refusal,
 };
@@ -90,6 +90,12 @@ impl Parts {
         Ok(Parts { payload, vector })
     }
 
+    /// Numbers of a point that go back; a payload is taken for some.
+    pub(crate) fn numbers(&self, collection: &Collection) -> usize {
+        let payload = if matches!(self.payload, Wanted::None) { 4 } else { 64 };
+        payload + if self.vector { collection.config().dim } else { 0 }
+    }
+
     fn payload(&self, text: &str) -> Option<Box<RawValue>> {
         let text = if text.is_empty() { "{}" } else { text };
         let names = match &self.payload {
@@ -126,7 +132,7 @@ impl Parts {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Retrieve {
-    ids: Vec<Id>,
+    ids: Few<Id>,
     with_payload: Option<WithPayload>,
     #[serde(alias = "with_vectors")]
     with_vector: Option<WithVector>,
@@ -138,9 +144,9 @@ pub(crate) struct Retrieve {
 /// `POST points`.
 pub(crate) fn retrieve(served: &Served, body: Retrieve) -> Result<Vec<Record>, Refusal> {
     let (collection, parts) = (&served.collection, Parts::of(body.with_payload, body.with_vector, true)?);
-    in_range("ids", body.ids.len(), 0)?;
+    fits(in_range("ids", body.ids.0.len(), 0)?, parts.numbers(collection))?;
     let mut points = Vec::new();
-    for id in &body.ids {
+    for id in &body.ids.0 {
         points.extend(collection.get(&key_of(collection, id)?)?.map(|point| parts.of_point(point)));
     }
     Ok(points)
@@ -189,6 +195,7 @@ pub(crate) fn scroll(served: &Served, body: Scroll) -> Result<Page, Refusal> {
     let collection = &served.collection;
     Lacking::none_of(&[("order_by", &body.order_by)])?;
     let (parts, limit) = (Parts::of(body.with_payload, body.with_vector, true)?, in_range("limit", body.limit.unwrap_or(PAGE), 1)?);
+    fits(limit, parts.numbers(collection))?;
     let filter = filter_of(collection, body.filter.as_ref())?;
     let offset = body.offset.map(|offset| key_of(collection, &offset)).transpose()?;
     let mut found = Vec::new();

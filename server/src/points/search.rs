@@ -1,11 +1,11 @@
 //! Searches as Qdrant's clients ask for them.
 
 use super::{
-    filter_of, in_range, key_of,
+    filter_of, fits, in_range, key_of,
     read::{PAGE, Parts, Record, WithPayload, WithVector},
 };
 use crate::{
-    body::{self, Id, Ignored, Lacking, Mmr, QueryBody, VectorBody},
+    body::{self, Few, Id, Ignored, Lacking, Mmr, QueryBody, VectorBody},
     collections::Served,
     reply::Refusal,
     routes::Call,
@@ -24,6 +24,9 @@ use serde_json::{Map, Value, value::RawValue};
 const MOST_SEARCHES: usize = 1000;
 /// The list of a search that names none.
 pub(crate) const LIST_SIZE: usize = 100;
+
+/// Hits of which those are chosen that are not all alike; the work grows with their square.
+const MOST_CANDIDATES: usize = 1000;
 
 /// How far hits shall be from each other, unless said: from 0, not at all, to 1.
 const DIVERSITY: f64 = 0.5;
@@ -58,7 +61,7 @@ pub(crate) struct SearchBody {
 #[serde(deny_unknown_fields)]
 pub(crate) struct SearchBodies {
     #[schemars(length(max = 1000))]
-    searches: Vec<SearchBody>,
+    searches: Few<SearchBody>,
 }
 
 /// A search by a vector or by a point.
@@ -97,7 +100,7 @@ pub(crate) struct QueryRequest {
 #[serde(deny_unknown_fields)]
 pub(crate) struct QueryRequests {
     #[schemars(length(max = 1000))]
-    searches: Vec<QueryRequest>,
+    searches: Few<QueryRequest>,
 }
 
 /// How to search.
@@ -183,8 +186,8 @@ pub(crate) fn search(call: &Call, served: &Served, body: SearchBody) -> Result<V
 
 /// `POST points/search/batch`.
 pub(crate) fn searches(call: &Call, served: &Served, body: SearchBodies) -> Result<Vec<Vec<Scored>>, Refusal> {
-    few(body.searches.len())?;
-    body.searches.into_iter().map(|body| search(call, served, body)).collect()
+    few(body.searches.0.len())?;
+    each(call, served, body.searches.0.into_iter().map(|body| Ok(body.into())))
 }
 
 /// `POST points/query`.
@@ -194,8 +197,21 @@ pub(crate) fn query(call: &Call, served: &Served, body: QueryRequest) -> Result<
 
 /// `POST points/query/batch`.
 pub(crate) fn queries(call: &Call, served: &Served, body: QueryRequests) -> Result<Vec<ScoredPoints>, Refusal> {
-    few(body.searches.len())?;
-    body.searches.into_iter().map(|body| query(call, served, body)).collect()
+    few(body.searches.0.len())?;
+    let all = each(call, served, body.searches.0.into_iter().map(Asked::try_from))?;
+    Ok(all.into_iter().map(|points| ScoredPoints { points }).collect())
+}
+
+/// The answers to several searches, which together are no more than an answer holds.
+fn each(call: &Call, served: &Served, all: impl Iterator<Item = Result<Asked, Refusal>>) -> Result<Vec<Vec<Scored>>, Refusal> {
+    let all = all.collect::<Result<Vec<Asked>, Refusal>>()?;
+    let dim = served.collection.config().dim;
+    let numbers = all.iter().map(|asked| {
+        let of_one = if asked.with_vector.is_some() { 64 + dim } else { 64 };
+        asked.limit.unwrap_or(PAGE).saturating_mul(of_one)
+    });
+    fits(numbers.fold(0, usize::saturating_add), 1)?;
+    all.into_iter().map(|asked| answer(call, served, asked)).collect()
 }
 
 fn few(searches: usize) -> Result<(), Refusal> {
@@ -206,13 +222,17 @@ fn answer(call: &Call, served: &Served, asked: Asked) -> Result<Vec<Scored>, Ref
     let collection = &served.collection;
     let parts = Parts::of(asked.with_payload, asked.with_vector, false)?;
     let (limit, offset) = (in_range("limit", asked.limit.unwrap_or(PAGE), 1)?, in_range("offset", asked.offset.unwrap_or(0), 0)?);
+    fits(limit, parts.numbers(collection))?;
     let filter = filter_of(collection, asked.filter.as_ref())?;
     let mmr = asked.mmr;
     // A query by a point finds others.
     let (vector, itself) = vector_of(collection, asked.query)?;
     let last = limit.saturating_add(offset);
     let candidates = mmr.as_ref().and_then(|mmr| mmr.candidates_limit).map_or(last, |candidates| candidates.max(last));
-    let k = in_range("limit", candidates.saturating_add(usize::from(itself.is_some())), 1)?;
+    if mmr.is_some() && candidates > MOST_CANDIDATES {
+        return Err(Refusal::out_of_range("query.mmr.candidates_limit", candidates, 1, MOST_CANDIDATES));
+    }
+    let k = in_range("limit", candidates, 1)? + usize::from(itself.is_some());
     let params = asked.params.unwrap_or_default();
     let list_size = params.hnsw_ef.unwrap_or(LIST_SIZE);
     let search = Search {
@@ -233,7 +253,7 @@ fn answer(call: &Call, served: &Served, asked: Asked) -> Result<Vec<Scored>, Ref
     let near: Vec<_> = hits.filter(|(_, score)| is_near(*score)).take(candidates).collect();
     let chosen = match mmr {
         None => near,
-        Some(mmr) => diverse(collection, near, last, mmr.diversity.unwrap_or(DIVERSITY))?,
+        Some(mmr) => diverse(call, collection, near, last, mmr.diversity.unwrap_or(DIVERSITY))?,
     };
     let mut points = Vec::with_capacity(chosen.len());
     for (key, score) in chosen.into_iter().skip(offset) {
@@ -262,6 +282,7 @@ pub(crate) fn vector_of(collection: &Collection, query: QueryBody) -> Result<(Ve
 /// `count` of the hits that are near to the query and far from each other: maximal marginal relevance (Carbonell and Goldstein 1998). The first is the
 /// nearest; each next has the most of (1 - diversity) * its score - diversity * how alike it is to one that was chosen.
 fn diverse<'a>(
+    call: &Call,
     collection: &Collection,
     near: Vec<(&'a PointKey, f64)>,
     count: usize,
@@ -279,6 +300,7 @@ fn diverse<'a>(
     }
     let mut chosen = Vec::new();
     while !left.is_empty() && chosen.len() < count {
+        call.deadline()?;
         let worth = |(_, score, _, nearest): &(&PointKey, f64, Vec<f32>, f64)| {
             if nearest.is_finite() { (1.0 - diversity) * alike(*score) - diversity * nearest } else { alike(*score) }
         };

@@ -2,7 +2,7 @@
 
 use super::{filter_of, key_of};
 use crate::{
-    body::{self, Id, Ignored, Lacking, VectorBody},
+    body::{self, Few, Id, Ignored, Lacking, VectorBody},
     collections::Served,
     reply::Refusal,
 };
@@ -37,7 +37,7 @@ impl Written {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Upsert {
-    points: Option<Vec<PointBody>>,
+    points: Option<Few<PointBody>>,
     batch: Option<Columns>,
     #[serde(default)]
     #[allow(dead_code)]
@@ -61,9 +61,9 @@ struct PointBody {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Columns {
-    ids: Vec<Id>,
-    vectors: Vec<VectorBody>,
-    payloads: Option<Vec<Payload>>,
+    ids: Few<Id>,
+    vectors: Few<VectorBody>,
+    payloads: Option<Few<Payload>>,
 }
 
 /// Any JSON object, or null.
@@ -89,9 +89,9 @@ pub(crate) fn upsert(served: &Served, body: Upsert) -> Result<Written, Refusal> 
     let collection = &served.collection;
     Lacking::none_of(&[("update_filter", &body.update_filter), ("update_mode", &body.update_mode)])?;
     let points = match (body.points, body.batch) {
-        (Some(points), None) => points,
-        (None, Some(Columns { ids, vectors, payloads })) => {
-            let payloads = payloads.unwrap_or_else(|| vec![Payload::default(); ids.len()]);
+        (Some(points), None) => points.0,
+        (None, Some(Columns { ids: Few(ids), vectors: Few(vectors), payloads })) => {
+            let payloads = payloads.map_or_else(|| vec![Payload::default(); ids.len()], |payloads| payloads.0);
             if ids.len() != vectors.len() || payloads.len() != ids.len() {
                 return Err(Refusal::bad("bad_input", "batch: as many vectors and payloads as ids are expected").field("batch"));
             }
@@ -116,7 +116,7 @@ pub(crate) fn upsert(served: &Served, body: Upsert) -> Result<Written, Refusal> 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Named {
-    points: Option<Vec<Id>>,
+    points: Option<Few<Id>>,
     #[serde(default, deserialize_with = "body::json")]
     #[schemars(schema_with = "crate::openapi::filter")]
     filter: Option<Value>,
@@ -136,7 +136,7 @@ fn each_named(
         return Err(Refusal::bad("bad_input", "points and filter: one of them is expected").field("filter"));
     }
     if let Some(ids) = &named.points {
-        let mut keys = ids.iter().map(|id| key_of(collection, id)).collect::<Result<Vec<_>, _>>()?;
+        let mut keys = ids.0.iter().map(|id| key_of(collection, id)).collect::<Result<Vec<_>, _>>()?;
         keys.sort_unstable();
         keys.dedup();
         for some in keys.chunks(AT_ONCE) {
@@ -172,7 +172,7 @@ pub(crate) struct SetPayload {
     #[serde(deserialize_with = "body::object")]
     #[schemars(with = "Map<String, Value>")]
     payload: Option<Map<String, Value>>,
-    points: Option<Vec<Id>>,
+    points: Option<Few<Id>>,
     #[serde(default, deserialize_with = "body::json")]
     #[schemars(schema_with = "crate::openapi::filter")]
     filter: Option<Value>,
@@ -189,7 +189,7 @@ pub(crate) struct SetPayload {
 pub(crate) struct DeletePayload {
     /// Names on the first level.
     keys: Vec<String>,
-    points: Option<Vec<Id>>,
+    points: Option<Few<Id>>,
     #[serde(default, deserialize_with = "body::json")]
     #[schemars(schema_with = "crate::openapi::filter")]
     filter: Option<Value>,
@@ -246,7 +246,7 @@ pub(crate) fn clear_payload(served: &Served, named: &Named) -> Result<Written, R
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Batch {
-    operations: Vec<Operation>,
+    operations: Few<Operation>,
 }
 
 /// One write.
@@ -271,5 +271,5 @@ pub(crate) fn batch(served: &Served, body: Batch) -> Result<Vec<Written>, Refusa
         Operation::DeletePayload(body) => delete_payload(served, body),
         Operation::ClearPayload(named) => clear_payload(served, &named),
     };
-    body.operations.into_iter().map(one).collect()
+    body.operations.0.into_iter().map(one).collect()
 }

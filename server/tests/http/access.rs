@@ -83,6 +83,9 @@ fn a_key_allows_what_its_role_and_its_collections_say() {
         (&*of_c, "POST", "/collections/aliases", &alias, 403),
         (&*of_c, "GET", "/metrics", &Value::Null, 403),
         (&*of_c, "POST", "/v1/builds", &json!({}), 403),
+        // What lies in DATA/incoming is not of one collection.
+        (&*of_c, "POST", "/v1/collections/c/promote", &json!({"index": "x", "sequence": 0}), 403),
+        (&*of_c, "POST", "/v1/collections/c/rollback", &Value::Null, 409),
         (&*of_alias, "POST", "/collections/alias/points/search", &search, 200),
         (&*of_alias, "POST", "/collections/d/points/search", &search, 403),
     ] {
@@ -155,6 +158,8 @@ fn tls_is_spoken_and_a_new_certificate_is_taken_up() {
     assert!(!server.raw(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").contains("HTTP"));
     // What cannot be read changes nothing; what can be is taken up.
     fs::write(&tls.cert, "nothing").unwrap();
+    std::thread::sleep(Duration::from_millis(2500));
+    assert!(runtime.block_on(ask(&server, &first)).unwrap().starts_with("HTTP/1.1 200"));
     let second = certify(&tls);
     runtime.block_on(async {
         while ask(&server, &second).await.is_err() {

@@ -57,13 +57,18 @@ fn what_a_server_s_end_cut_off_goes_on() {
     (job["id"], job["attempts"]) = (json!(2), json!(3));
     fs::write(file(2), job.to_string()).unwrap();
     fs::write(file(3), "{}").unwrap();
+    (job["id"], job["attempts"], job["is_cancelled"]) = (json!(4), json!(1), json!(true));
+    fs::write(file(4), job.to_string()).unwrap();
     let server = Server::start(options(data.path(), None));
     let job = server.well("GET", "/v1/jobs/1?wait=30", Value::Null);
     assert_eq!((&job["state"], &job["attempts"]), (&json!("done"), &json!(2)));
     assert_eq!(server.well("GET", "/collections/c/snapshots", Value::Null).as_array().unwrap().len(), 2);
     let job = server.well("GET", "/v1/jobs/2?wait=30", Value::Null);
     assert!(job["state"] == "failed" && job["error"].as_str().unwrap().contains("3 times"), "{job}");
-    // Numbers go on behind the last.
-    assert_eq!(server.with("POST", "/v1/collections/c/snapshot", "", "").1["result"]["id"], json!(3));
+    // What was told to stop does not come back.
+    let job = server.well("GET", "/v1/jobs/4?wait=30", Value::Null);
+    assert_eq!(job["state"], "cancelled", "{job}");
+    // Numbers go on behind the last, whatever was in its file.
+    assert_eq!(server.with("POST", "/v1/collections/c/snapshot", "", "").1["result"]["id"], json!(5));
     server.end();
 }

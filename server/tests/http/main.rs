@@ -270,6 +270,53 @@ fn a_name_is_never_a_path() {
 }
 
 #[test]
+fn one_that_does_not_open_is_said_and_stays() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(options(data.path(), None));
+    server.well("PUT", "/collections/c", json!({"vectors": {"size": 2, "distance": "Dot"}}));
+    server.end();
+    let path = data.path().join("collections/c");
+    std::fs::write(path.join("store/CURRENT"), "nothing").unwrap();
+    let server = Server::start(options(data.path(), None));
+    server.refused("GET", "/collections/c", Value::Null, 503, "could not be opened");
+    // Neither what makes sense nor what does not takes its place.
+    for size in [2, 8192, 9000] {
+        server.refused("PUT", "/collections/c", json!({"vectors": {"size": size, "distance": "Dot"}}), 409, "already exists");
+    }
+    assert!(path.join("store/CURRENT").exists());
+    assert!(server.with("GET", "/metrics", "", "").1.as_str().unwrap().contains("roxanne_collections_not_open 1"));
+    // It goes when it is told to.
+    assert_eq!(server.well("DELETE", "/collections/c", Value::Null), json!(true));
+    assert!(!path.exists());
+    server.well("PUT", "/collections/c", json!({"vectors": {"size": 2, "distance": "Dot"}}));
+    server.end();
+}
+
+#[test]
+fn no_answer_and_no_list_is_longer_than_one_holds() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(options(data.path(), None));
+    server.well("PUT", "/collections/c", json!({"vectors": {"size": 4000, "distance": "Dot"}}));
+    let vector = vec![1.0; 4000];
+    server.well(
+        "PUT",
+        "/collections/c/points",
+        json!({"points": [{"id": "hello", "vector": vector}, {"id": "urn:uuid:hello", "vector": vector}]}),
+    );
+    // Two texts are two ids.
+    assert_eq!(server.well("POST", "/collections/c/points/count", json!({}))["count"], json!(2));
+    let search = |limit: usize, with_vector: bool| json!({"vector": vector, "limit": limit, "with_vector": with_vector});
+    assert_eq!(server.well("POST", "/collections/c/points/search", search(10_000, false)).as_array().unwrap().len(), 2);
+    server.refused("POST", "/collections/c/points/search", search(10_000, true), 400, "more than an answer holds");
+    server.refused("POST", "/collections/c/points/scroll", json!({"limit": 10_000, "with_vector": true}), 400, "more than an answer holds");
+    let many = json!({"searches": vec![json!({"query": "hello", "limit": 10_000}); 100]});
+    server.refused("POST", "/collections/c/points/query/batch", many, 400, "more than an answer holds");
+    server.refused("POST", "/collections/c/points/delete", json!({"points": vec![1; 200_001]}), 400, "more than 200000 entries");
+    server.refused("POST", "/collections/c/points", json!({"ids": vec![1; 200_001]}), 400, "more than 200000 entries");
+    server.end();
+}
+
+#[test]
 fn what_is_near_and_not_all_alike() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(options(data.path(), None));
