@@ -2,7 +2,7 @@
 
     python bench/http_load.py ROXANNE BASE.u8bin QUERY.u8bin WORK [--limit ROWS] [--seconds S] [--json OUT]     needs wrk and numpy; WORK is made, or is of an earlier run
 
-A collection is made of BASE (u8, Euclid, keys as texts, all in a base) and served with `--ram 1G`; `wrk` asks, always the same first 1,000
+A collection is made of BASE (u8, Euclid, keys as texts, all in a base) and served with `--ram 2G`; `wrk` asks, always the same first 1,000
 queries, limit 10, list 100. Server and load share the machine.
 
 Cost: the server's CPU (utime + stime of its process, as getrusage says it) over the requests that wrk counts, with one connection and with eight;
@@ -86,7 +86,7 @@ def fill(roxanne, base, rows, dim, work):
 
 class Server:
     def __init__(self, roxanne, work):
-        self.command = [roxanne, "serve", "--data", work / "data", "--bind", "127.0.0.1:0", "--ram", "1G"]
+        self.command = [roxanne, "serve", "--data", work / "data", "--bind", "127.0.0.1:0", "--ram", "2G"]
         self.log = work / "serve.log"
 
     def start(self):
@@ -187,7 +187,7 @@ def cost(server, work, told, load, searches, seconds):
 
 def embedded(roxanne, base, query, truth):
     """Searches a second of the base alone, by the engine alone."""
-    command = [roxanne, "eval", base, "-q", query, "-g", truth, "--sweep", "list-size=100", "--threads", "2", "--ram", "1G", "--json"]
+    command = [roxanne, "eval", base, "-q", query, "-g", truth, "--sweep", "list-size=100", "--threads", "2", "--ram", "2G", "--json"]
     done = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True)
     rate = json.loads(done.stdout)["points"][0]["qps"]
     print(f"the engine alone, two threads: {rate:.0f} searches/s", flush=True)

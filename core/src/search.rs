@@ -307,6 +307,11 @@ pub struct TopK<T: Ord> {
 }
 
 impl<T: Ord> TopK<T> {
+    /// The one that a better one would push out; none while there is room.
+    pub fn last(&self) -> Option<&T> {
+        if self.heap.len() < self.k { None } else { self.heap.peek() }
+    }
+
     /// Keeps `k` (allocated as they come, so a huge `k` costs nothing).
     pub fn new(k: usize) -> Self {
         TopK { k, heap: std::collections::BinaryHeap::new() }

@@ -18,7 +18,7 @@ use roxanne_core::{
     element::ElementType,
     format::{
         self, FormatError,
-        blob::{BLOB_PAGE, BlobReader},
+        blob::{BLOB_PAGE, BlobReader, file_bytes},
         keys::{KEPT_PAGES, Keys},
         manifest::Manifest,
         nav::Nav,
@@ -188,7 +188,14 @@ impl Base {
         }
         let codes = Codes::load(&code_blob, code_bytes, capacity)?;
         let nav = Nav::read(&nav_blob, manifest.n)?;
-        let keys = Keys::open(blob(format::KEYS_FILE)?, manifest.n)?;
+        // Every hit is named by its key: that costs a page of 64 KiB to read and check, unless it is kept. An eighth of what is left goes to those first.
+        let keys_blob = blob(format::KEYS_FILE)?;
+        let all_keys = file_bytes(keys_blob.len()) / BLOB_PAGE as u64;
+        let share = if options.budget.ram == u64::MAX { 0 } else { left / 8 / BLOB_PAGE as u64 };
+        let more_keys = all_keys.min(share).saturating_sub(KEPT_PAGES as u64);
+        let key_bytes = more_keys * BLOB_PAGE as u64;
+        let left = left - key_bytes;
+        let keys = Keys::open_keeping(keys_blob, manifest.n, KEPT_PAGES + more_keys as usize)?;
         let distance = DistanceFn::new(manifest.metric, manifest.element, manifest.dim)
             .map_err(|error| OpenError::Metric { path: path.join(format::MANIFEST_FILE), error })?;
         let pages = PageFile::open(&graph_path, layout.page_bytes, FIRST_PAGE_OFFSET, superblock.page_count)?;
@@ -214,7 +221,7 @@ impl Base {
         };
         let no_memory = |error| FormatError::Io { path: graph_path.clone(), error };
         let live = if is_live { Some(Live::new(capacity, room).map_err(no_memory)?) } else { None };
-        let allowance = Allowance::new(options.budget.ram.saturating_sub(PROCESS_BYTES + loaded + kept.bytes()));
+        let allowance = Allowance::new(options.budget.ram.saturating_sub(PROCESS_BYTES + loaded + key_bytes + kept.bytes()));
         let uring = options.reader == ReaderKind::IoUring || (options.reader == ReaderKind::Auto && probe_io_uring().is_ok());
         let info = IndexInfo {
             path: path.to_path_buf(),
@@ -236,7 +243,7 @@ impl Base {
             resident_bytes: codes.bytes() + codebook.resident_bytes() + Nav::ram_bytes(nav.ids.len() as u64, nav.graph.max_degree() as u64),
             string_keys: keys.are_strings(),
             row_keys: keys.are_rows(),
-            kept_bytes: kept.bytes(),
+            kept_bytes: kept.bytes() + key_bytes,
             all_resident: matches!(kept, Kept::All(_)),
             adjacency_in_ram: adjacency.is_some(),
             params: manifest.params,

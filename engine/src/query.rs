@@ -508,6 +508,10 @@ impl Query {
             met.extend(search.found().take(self.params.k));
         }
         for Neighbor { distance, id } in met.drain(..).filter(|neighbor| neighbor.distance != LEFT) {
+            // Most were met and are of no use: their records are not looked at again.
+            if !self.keeps_all && self.top.last().is_some_and(|last| Distance::of_rank(distance) > last.distance) {
+                continue;
+            }
             if let Some(record) = resident.record(id) {
                 self.rank(Distance::of_rank(distance), id, || record.key());
             }

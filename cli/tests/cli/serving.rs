@@ -1,6 +1,6 @@
 //! `serve`, `config` and `key` as processes, and that the files of examples/serve say what the server knows.
 
-use crate::shell::{Place, ROXANNE, roxanne};
+use crate::shell::{Place, ROXANNE, SIFT_BASE, roxanne};
 use serde_json::Value;
 use std::{
     collections::BTreeSet,
@@ -213,11 +213,14 @@ fn files_are_imported_built_verified_and_promoted_by_requests() {
     assert_eq!((&base["base_points"], &base["in_memory"], &base["generation"]), (&2000.into(), &0.into(), &promoted["generation"]));
     let plan = server.well("POST", "/v1/plan", r#"{"n": 1000000, "dim": 96, "datatype": "uint8"}"#);
     assert!(plan["serve_ram_bytes"].as_u64() > Some(0), "{plan}");
-    // Another of the same is refused by a gate that it does not reach, and the base serves on.
-    let again = job("/v1/builds", r#"{"input": "base.fbin", "output": "poor.rx", "metric": "l2", "keys": "keys.txt", "degree": 4}"#);
+    // One that does not reach its gate is refused, and the base serves on.
+    fs::copy(SIFT_BASE, place.at("data/incoming/sift.u8bin")).expect("a copy");
+    let again = job("/v1/builds", r#"{"input": "sift.u8bin", "output": "poor.rx", "metric": "l2", "degree": 8}"#);
     assert_eq!(again["state"], "done", "{again}");
-    let refused =
-        job("/v1/collections/docs/promote", &format!(r#"{{"index": "poor.rx", "sequence": {sequence}, "gate": {{"recall_at_10": 1.0}}}}"#));
+    let refused = job(
+        "/v1/collections/docs/promote",
+        &format!(r#"{{"index": "poor.rx", "sequence": {sequence}, "gate": {{"recall_at_10": 1.0, "queries": 1000}}}}"#),
+    );
     assert!(refused["state"] == "failed" && refused["error"].as_str().expect("why").contains("gate"), "{refused}");
     assert_eq!(server.well("GET", "/v1/collections/docs", "")["generation"], promoted["generation"]);
     let failed = job("/v1/builds", r#"{"input": "keys.txt", "output": "none.rx", "metric": "l2"}"#);

@@ -4,6 +4,7 @@
 use super::{FormatError, io_error, page};
 use crate::format::page::{HEADER_BYTES, PageHeader};
 use std::{
+    collections::HashMap,
     fs::File,
     io::Write,
     os::unix::fs::FileExt,
@@ -106,10 +107,17 @@ pub struct BlobReader {
     file: File,
     file_id: u64,
     payload_bytes: u64,
-    /// Pages that were read and checked, the last that was wanted last.
-    kept: Mutex<Vec<(u64, Arc<[u8]>)>>,
+    kept: Mutex<Kept>,
     /// How many are kept.
     room: usize,
+}
+
+/// Pages that were read and checked.
+#[derive(Debug, Default)]
+struct Kept {
+    /// Each with when it was wanted last.
+    pages: HashMap<u64, (u64, Arc<[u8]>)>,
+    now: u64,
 }
 
 impl BlobReader {
@@ -194,19 +202,23 @@ impl BlobReader {
         let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         {
             let mut kept = kept();
-            if let Some(at) = kept.iter().position(|(page, _)| *page == number) {
-                kept[at..].rotate_left(1);
-                return Ok(kept.last().map(|(_, bytes)| Arc::clone(bytes)).unwrap_or_default());
+            kept.now += 1;
+            let now = kept.now;
+            if let Some((wanted, bytes)) = kept.pages.get_mut(&number) {
+                *wanted = now;
+                return Ok(Arc::clone(bytes));
             }
         }
         let mut bytes = vec![0; BLOB_PAGE];
         self.read_page(number, &mut bytes)?;
         let bytes: Arc<[u8]> = bytes.into();
         let mut kept = kept();
-        if kept.len() >= self.room {
-            kept.remove(0);
+        if kept.pages.len() >= self.room {
+            let oldest = kept.pages.iter().min_by_key(|(_, (wanted, _))| *wanted).map(|(page, _)| *page);
+            oldest.map(|page| kept.pages.remove(&page));
         }
-        kept.push((number, Arc::clone(&bytes)));
+        let now = kept.now;
+        kept.pages.insert(number, (now, Arc::clone(&bytes)));
         Ok(bytes)
     }
 
@@ -270,7 +282,7 @@ mod tests {
                 let mut some = vec![0; (len - at).min(BLOB_PAYLOAD + 5)];
                 keeping.read_at(at as u64, &mut some).unwrap();
                 assert!(some == bytes[at..at + some.len()]);
-                assert!(keeping.kept.lock().unwrap().len() <= 2);
+                assert!(keeping.kept.lock().unwrap().pages.len() <= 2);
             }
             assert!(reader.read_at(len as u64, &mut [0]).is_err());
             if len > 0 {

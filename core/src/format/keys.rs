@@ -242,6 +242,14 @@ impl Keys {
     /// # Errors
     /// Corruption, or a head that does not fit `n`.
     pub fn open(blob: BlobReader, n: u64) -> Result<Keys, FormatError> {
+        Keys::open_keeping(blob, n, KEPT_PAGES)
+    }
+
+    /// The same, keeping so many of its pages in memory: those that were wanted last. Where it keeps all, a key costs no read.
+    ///
+    /// # Errors
+    /// As [`Keys::open`].
+    pub fn open_keeping(blob: BlobReader, n: u64, pages: usize) -> Result<Keys, FormatError> {
         let mut head = [0; HEAD_BYTES as usize];
         blob.read_at(0, &mut head)?;
         let (kind, count) = (word(&head, 0), word(&head, 8));
@@ -254,7 +262,7 @@ impl Keys {
         if kind > STRINGS || count != n || blob.len() < least {
             return Err(blob.corrupt(0, format!("kind {kind} with {count} keys for {n} nodes in {} bytes", blob.len())));
         }
-        Ok(Keys { blob: blob.keeping(KEPT_PAGES), kind, n })
+        Ok(Keys { blob: blob.keeping(pages), kind, n })
     }
 
     /// How many there are.
