@@ -26,7 +26,7 @@ impl JsonSchema for FilterSchema {
             "type": "object", "additionalProperties": false,
             "properties": {
                 "must": conditions, "should": conditions, "must_not": conditions,
-                "min_should": {"type": "object", "additionalProperties": false, "required": ["conditions", "min_count"],
+                "min_should": {"type": ["object", "null"], "additionalProperties": false, "required": ["conditions", "min_count"],
                     "properties": {"conditions": conditions, "min_count": {"type": "integer", "minimum": 0}}},
             },
         })
