@@ -175,10 +175,19 @@ impl Query {
             self.search.keep_spilled();
         }
         (self.filter, self.hidden, self.trace) = (filter, hidden, None);
-        if base.live.is_some() || !matches!(base.kept, Kept::All(_)) {
+        if !matches!(base.kept, Kept::All(_)) {
             base.codec.pq_query(vector, &mut self.pq_query);
         }
         Ok(())
+    }
+
+    /// Notes all that the search looks at, page by page, wherever pages are; before it has started.
+    pub(crate) fn note_pages(&mut self, base: &Base, vector: &[f32], trace: Trace) {
+        if self.way != Way::Flash {
+            self.way = Way::Flash;
+            base.codec.pq_query(vector, &mut self.pq_query);
+        }
+        self.trace = Some(trace);
     }
 
     /// Finds the first candidates of a query that was taken up.

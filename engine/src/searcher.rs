@@ -285,9 +285,7 @@ impl Searcher {
     /// the answer, or later.
     pub(crate) fn submit_traced(&mut self, tag: u64, query: &[f32], params: &SearchParams, trace: Trace) -> Result<(), SearchError> {
         let slot = self.begin(tag, query, params, None, None)?;
-        // Pages are what is noted, wherever they are.
-        let query = &mut self.slots[slot].query;
-        (query.trace, query.way) = (Some(trace), Way::Flash);
+        self.slots[slot].query.note_pages(&self.base, query, trace);
         Ok(())
     }
 

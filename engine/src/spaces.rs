@@ -141,7 +141,7 @@ impl Space for ResidentSpace<'_> {
             let _ = base.neighbors(record, neighbors);
         }
         // A merge sees to it that every node is met by who looks at whole pages, as a search does that reads them; not that an edge leads to each. Pages of
-        // the nearest are enough: of what is near there is little elsewhere, and looking at all of them takes a third longer.
+        // the nearest are enough: what is near lies near. Looking at those of all costs a fourth of the rate (bench/RESULTS.md, a live base in memory).
         if base.live.is_some() && self.is_near(node) {
             let page = base.layout.page_of(node);
             let (first, count) = base.nodes_of(page, pages.page(page, guard));

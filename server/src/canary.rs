@@ -3,7 +3,12 @@
 //! An exact search reads all of a collection, so it comes so seldom that it takes a hundredth of the time at most, and never while the collection is
 //! larger than [`MOST_POINTS`].
 
-use crate::{Server, collections::Served, jobs::recall, searches::Search};
+use crate::{
+    Server,
+    collections::Served,
+    jobs::{distances, recall},
+    searches::Search,
+};
 use std::{
     collections::VecDeque,
     sync::{
@@ -98,7 +103,7 @@ impl Canary {
         if measured.recalls.len() == COMPARED {
             measured.recalls.pop_front();
         }
-        measured.recalls.push_back(recall(&found.hits, &truth.hits));
+        measured.recalls.push_back(recall(&distances(&found.hits), &distances(&truth.hits)));
         measured.count += 1;
     }
 }

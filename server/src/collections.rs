@@ -8,7 +8,7 @@ use crate::{
     canary::Canary,
     files,
     reply::Refusal,
-    routes::Call,
+    route::Call,
 };
 use hyper::StatusCode;
 use roxanne_core::{element::ElementType, metric::Metric};

@@ -1,6 +1,6 @@
 //! Pages for people, in the binary: nothing is fetched from elsewhere. They ask the same API as everybody; `overview` is what they ask every few seconds.
 
-use crate::{access::Role, collections, files, jobs, metrics::resident_bytes, reply::Refusal, routes::Call};
+use crate::{access::Role, collections, files, jobs, metrics::resident_bytes, reply::Refusal, route::Call};
 use serde_json::{Value, json};
 
 /// What a browser may do on these pages: nothing that did not come with them.
@@ -40,7 +40,7 @@ pub(crate) fn overview(call: &Call) -> Result<Value, Refusal> {
             "memory": {"codes": memory.resident_bytes, "cache": memory.kept_bytes, "delta": memory.delta_bytes, "allowed": memory.allowed_bytes},
         }));
     }
-    // What is of no collection is for who may see all of them.
+    // Names of what is of no collection are for who may see all of them; figures of the server are for all.
     let of_all = call.caller.sees_all().is_ok();
     let disk = rustix::fs::statvfs(&server.path).ok();
     Ok(json!({

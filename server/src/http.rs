@@ -10,7 +10,8 @@ use crate::{
     jobs::Jobs,
     patience::{HEAD, Patient},
     reply::{Refusal, envelope},
-    routes::{self, Call, Gives, ROUTES, Run, Scope, Takes},
+    route::{Call, Gives, Run, Scope, Takes},
+    routes::{self, ROUTES},
 };
 use http_body_util::{BodyExt, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::{
@@ -226,7 +227,7 @@ async fn routed(
     let routes::Found { number, names } = route?;
     let route = &ROUTES[number];
     if let Some(role) = route.role {
-        may_ask(server, &caller, role, route.scope(), &names)?;
+        may_ask(server, &caller, role, route.scope, &names)?;
     }
     // A name is never a path, nor a part of one.
     for (name, kind) in names.iter().zip(route.names()).filter(|(_, kind)| matches!(*kind, "collection" | "snapshot")) {

@@ -11,7 +11,7 @@ mod work;
 
 use crate::{ServeError, Server, access::Caller, files, reply::Refusal};
 use hyper::StatusCode;
-pub(crate) use measure::{Measure, recall};
+pub(crate) use measure::{Measure, distances, recall};
 pub(crate) use plan::plan;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

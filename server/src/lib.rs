@@ -17,6 +17,7 @@ mod openapi;
 mod patience;
 mod points;
 mod reply;
+mod route;
 mod routes;
 mod searches;
 mod snapshots;

@@ -2,7 +2,7 @@
 
 use crate::{
     reply::{Envelope, ErrorBody},
-    routes::{Gives, Route, Takes},
+    route::{Gives, Route, Takes},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema, transform::ReplaceBoolSchemas};
 use serde_json::{Map, Value, json};

@@ -1,24 +1,17 @@
 //! Which URL asks for what: one table, from which requests are answered and the API is described.
 
 use crate::{
-    Server,
-    access::{Caller, Role},
-    aliases, body,
-    collections::{self, Served},
-    dashboard,
+    access::Role,
+    aliases, collections, dashboard,
     jobs::{self, Work},
     points::{read, search, write},
-    reply::{Refusal, about, envelope},
+    reply::{Refusal, about},
+    route::{Call, Gives, Parameter, Route, Run, Takes, bare, file, job, job_with, plain, segments, with},
     searches, snapshots,
 };
 use hyper::{Method, StatusCode};
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use std::{
-    sync::{Arc, LazyLock},
-    time::{Duration, Instant},
-};
+use std::sync::LazyLock;
 
 pub(crate) const JSON: &str = "application/json";
 pub(crate) const ROWS: &str = "application/octet-stream";
@@ -26,274 +19,6 @@ const TEXT: &str = "text/plain; version=0.0.4";
 
 /// The version of Qdrant whose dialect is spoken: its clients warn of a server that is much older or newer than they are.
 const DIALECT: &str = "1.20.0";
-
-/// A request, once it is known who asks for what.
-pub(crate) struct Call<'a> {
-    pub(crate) server: &'a Arc<Server>,
-    pub(crate) request_id: &'a str,
-    pub(crate) caller: &'a Caller,
-    /// What stands where the path has braces.
-    pub(crate) names: &'a [String],
-    pub(crate) query: Option<&'a str>,
-    pub(crate) start: Instant,
-}
-
-impl Call<'_> {
-    /// What stands in the path's braces of this number.
-    pub(crate) fn name(&self, number: usize) -> &str {
-        self.names.get(number).map_or("", String::as_str)
-    }
-
-    /// The collection that the path names first, or of which it names an alias.
-    pub(crate) fn served(&self) -> Result<Arc<Served>, Refusal> {
-        self.server.collections.get(self.name(0))
-    }
-
-    /// Its own name.
-    pub(crate) fn own_name(&self) -> Result<String, Refusal> {
-        self.server.collections.own_name(self.name(0))
-    }
-
-    /// Whether the caller may see the collection of this name.
-    pub(crate) fn sees(&self, own: &str) -> bool {
-        self.server.collections.may_see(self.caller, own)
-    }
-
-    /// A number behind the question mark.
-    pub(crate) fn number(&self, name: &str) -> Result<Option<usize>, Refusal> {
-        number(self.query, name)
-    }
-
-    /// How long a search may take, where `timeout` says so.
-    pub(crate) fn deadline(&self) -> Result<Option<Duration>, Refusal> {
-        let time = self.number("timeout")?.map_or(LONGEST, |seconds| Duration::from_secs(seconds as u64));
-        match time.checked_sub(self.start.elapsed()) {
-            Some(left) => Ok(Some(left)),
-            None => Err(late()),
-        }
-    }
-}
-
-/// How long a request's searches may take, unless it says.
-const LONGEST: Duration = Duration::from_secs(60);
-
-/// A search that took longer than it may.
-pub(crate) fn late() -> Refusal {
-    Refusal::new(StatusCode::GATEWAY_TIMEOUT, "deadline", "the search did not end in the time given")
-}
-
-type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
-
-/// What a request brings.
-pub(crate) enum Takes {
-    Nothing,
-    /// JSON, and whether there may be none of it.
-    Json(SchemaOf, bool),
-    /// Rows of little-endian f32.
-    Rows,
-}
-
-/// What goes back.
-pub(crate) enum Gives {
-    /// In the envelope.
-    Json(SchemaOf),
-    /// As it is, of this type.
-    Bare(&'static str),
-}
-
-/// A parameter behind the question mark: a number.
-pub(crate) struct Parameter {
-    pub(crate) name: &'static str,
-    pub(crate) about: &'static str,
-    pub(crate) least: usize,
-    pub(crate) most: usize,
-}
-
-type Answer = Box<dyn Fn(&Call, &[u8]) -> Result<Vec<u8>, Refusal> + Send + Sync>;
-
-fn number(query: Option<&str>, name: &str) -> Result<Option<usize>, Refusal> {
-    let given = query.and_then(|query| query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('=')));
-    given.map(str::parse).transpose().map_err(|_| Refusal::bad("bad_input", format!("{name}: a whole number is expected")).field(name))
-}
-
-impl Parameter {
-    /// Refuses a number that is out of its range.
-    pub(crate) fn check(&self, query: Option<&str>) -> Result<(), Refusal> {
-        match number(query, self.name)? {
-            Some(got) if !(self.least..=self.most).contains(&got) => Err(Refusal::out_of_range(self.name, got, self.least, self.most)),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// How a request is answered.
-pub(crate) enum Run {
-    /// By the engine, which blocks.
-    Engine(Answer),
-    /// At once.
-    Now(Answer),
-    /// When a job has ended.
-    Wait,
-    /// By a job's changes, as they come.
-    Events,
-}
-
-/// A row of the table.
-pub(crate) struct Route {
-    pub(crate) method: Method,
-    pub(crate) path: &'static str,
-    pub(crate) name: &'static str,
-    pub(crate) about: &'static str,
-    /// What a key must allow; none for who has none.
-    pub(crate) role: Option<Role>,
-    pub(crate) takes: Takes,
-    pub(crate) gives: Gives,
-    pub(crate) status: StatusCode,
-    pub(crate) parameters: &'static [Parameter],
-    pub(crate) run: Run,
-}
-
-/// Which collections a route is about.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Scope {
-    /// The one in its path.
-    One,
-    /// Those that the caller may see: it looks itself.
-    Seen,
-    /// All of them.
-    All,
-}
-
-impl Route {
-    /// The part of the API that it belongs to.
-    pub(crate) fn tag(&self) -> &'static str {
-        let of = ["/points", "/snapshots", "/aliases", "/v1/", "/collections"].iter().zip([
-            "points",
-            "snapshots",
-            "aliases",
-            "v1",
-            "collections",
-        ]);
-        of.filter(|(part, _)| self.path.contains(**part)).map(|(_, tag)| tag).next().unwrap_or("service")
-    }
-
-    /// What stands in the braces of its path.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
-        segments(self.path).filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
-    }
-
-    pub(crate) fn scope(&self) -> Scope {
-        const SEEN: [&str; 7] = ["about", "openapi", "list_collections", "list_aliases", "list_jobs", "get_job", "dashboard"];
-        match self.path {
-            path if path.contains("/{collection}") => Scope::One,
-            _ if SEEN.contains(&self.name) || matches!(self.name, "watch_job" | "cancel_job" | "dashboard_file" | "overview") => {
-                Scope::Seen
-            }
-            _ => Scope::All,
-        }
-    }
-
-    fn over(mut self, parameters: &'static [Parameter]) -> Route {
-        self.parameters = parameters;
-        self
-    }
-}
-
-/// A route without a body.
-fn plain<A: Serialize + JsonSchema + 'static>(
-    method: Method,
-    path: &'static str,
-    name: &'static str,
-    role: Role,
-    about: &'static str,
-    run: fn(&Call) -> Result<A, Refusal>,
-) -> Route {
-    let answer = move |call: &Call, _: &[u8]| envelope(run(call)?, call.start.elapsed().as_secs_f64());
-    Route {
-        method,
-        path,
-        name,
-        about,
-        role: Some(role),
-        takes: Takes::Nothing,
-        gives: Gives::Json(|generator| generator.subschema_for::<A>()),
-        status: StatusCode::OK,
-        parameters: &[],
-        run: Run::Engine(Box::new(answer)),
-    }
-}
-
-/// A route with a body of JSON.
-fn with<B: DeserializeOwned + JsonSchema + 'static, A: Serialize + JsonSchema + 'static>(
-    method: Method,
-    path: &'static str,
-    name: &'static str,
-    role: Role,
-    about: &'static str,
-    run: fn(&Call, B) -> Result<A, Refusal>,
-) -> Route {
-    let answer = move |call: &Call, bytes: &[u8]| envelope(run(call, body::read(bytes)?)?, call.start.elapsed().as_secs_f64());
-    Route {
-        takes: Takes::Json(|generator| generator.subschema_for::<B>(), body::read::<B>(b"").is_ok()),
-        run: Run::Engine(Box::new(answer)),
-        ..plain::<A>(method, path, name, role, about, |_| Err(Refusal::failed()))
-    }
-}
-
-/// A route that begins a job.
-fn job(path: &'static str, name: &'static str, about: &'static str, run: fn(&Call) -> Result<Work, Refusal>) -> Route {
-    let answer =
-        move |call: &Call, _: &[u8]| envelope(call.server.jobs.begin(call.server, run(call)?)?, call.start.elapsed().as_secs_f64());
-    Route {
-        status: StatusCode::ACCEPTED,
-        run: Run::Engine(Box::new(answer)),
-        ..plain::<jobs::Job>(Method::POST, path, name, Role::Admin, about, |_| Err(Refusal::failed()))
-    }
-}
-
-/// A route that begins a job of which a body says more.
-fn job_with<B: DeserializeOwned + JsonSchema + 'static>(
-    path: &'static str,
-    name: &'static str,
-    about: &'static str,
-    run: fn(&Call, B) -> Result<Work, Refusal>,
-) -> Route {
-    let answer = move |call: &Call, bytes: &[u8]| {
-        let work = run(call, body::read(bytes)?)?;
-        envelope(call.server.jobs.begin(call.server, work)?, call.start.elapsed().as_secs_f64())
-    };
-    Route {
-        takes: Takes::Json(|generator| generator.subschema_for::<B>(), body::read::<B>(b"").is_ok()),
-        run: Run::Engine(Box::new(answer)),
-        ..job(path, name, about, |_| Err(Refusal::failed()))
-    }
-}
-
-/// A route that gives something else than an envelope, at once.
-fn bare(
-    path: &'static str,
-    name: &'static str,
-    role: Option<Role>,
-    kind: &'static str,
-    about: &'static str,
-    run: fn(&Call) -> Result<Vec<u8>, Refusal>,
-) -> Route {
-    Route {
-        role,
-        gives: Gives::Bare(kind),
-        run: Run::Now(Box::new(move |call, _| run(call))),
-        ..plain::<Value>(Method::GET, path, name, Role::Read, about, |_| Err(Refusal::failed()))
-    }
-}
-
-/// A file of the dashboard's.
-fn file(path: &'static str) -> Route {
-    let (kind, bytes) = dashboard::file(path);
-    Route {
-        run: Run::Now(Box::new(move |_, _| Ok(bytes.to_vec()))),
-        ..bare(path, "dashboard_file", Some(Role::Read), kind, "A part of the pages for people", |_| Err(Refusal::failed()))
-    }
-}
 
 const TIMEOUT: Parameter = Parameter { name: "timeout", about: "Seconds that a search may take.", least: 1, most: 86_400 };
 const SEARCHES: &[Parameter] = &[TIMEOUT];
@@ -313,23 +38,24 @@ pub(crate) static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
     const DELETE: Method = Method::DELETE;
     let well = |_: &Call| Ok(b"healthz check passed".to_vec());
     vec![
-        bare("/", "about", Some(Read), JSON, "Which server this is", |_| Ok(about(DIALECT).to_string().into_bytes())),
+        bare("/", "about", Some(Read), JSON, "Which server this is", |_| Ok(about(DIALECT).to_string().into_bytes())).seen(),
         bare("/healthz", "healthz", None, TEXT, "Whether it answers", well),
         bare("/livez", "livez", None, TEXT, "Whether it answers", well),
-        bare("/readyz", "readyz", None, TEXT, "Whether all collections are open", well),
+        bare("/readyz", "readyz", None, TEXT, "Whether all collections are open that can be", well),
         bare("/metrics", "metrics", Some(Read), TEXT, "Figures for Prometheus", |call| {
             let names: Vec<&str> = ROUTES.iter().map(|route| route.name).collect();
             Ok(call.server.metrics.text(call.server, &names).into_bytes())
         }),
-        bare("/openapi.json", "openapi", Some(Read), JSON, "This description", |_| Ok(OPENAPI.clone().into_bytes())),
-        bare("/dashboard", "dashboard", Some(Read), "text/html; charset=utf-8", "Pages for people", |_| Ok(dashboard::page().to_vec())),
-        file("/dashboard/style.css"),
-        file("/dashboard/app.js"),
-        file("/dashboard/lib.js"),
-        file("/dashboard/collections.js"),
-        file("/dashboard/search.js"),
-        file("/dashboard/reference.js"),
-        plain(GET, "/collections", "list_collections", Read, "All collections", |call| Ok(collections::list(call))),
+        bare("/openapi.json", "openapi", Some(Read), JSON, "This description", |_| Ok(OPENAPI.clone().into_bytes())).seen(),
+        bare("/dashboard", "dashboard", Some(Read), "text/html; charset=utf-8", "Pages for people", |_| Ok(dashboard::page().to_vec()))
+            .seen(),
+        file("/dashboard/style.css", "dashboard_style").seen(),
+        file("/dashboard/app.js", "dashboard_app").seen(),
+        file("/dashboard/lib.js", "dashboard_lib").seen(),
+        file("/dashboard/collections.js", "dashboard_collections").seen(),
+        file("/dashboard/search.js", "dashboard_search").seen(),
+        file("/dashboard/reference.js", "dashboard_reference").seen(),
+        plain(GET, "/collections", "list_collections", Read, "All collections", |call| Ok(collections::list(call))).seen(),
         plain(GET, "/collections/{collection}", "get_collection", Read, "What a collection is and where it stands", |call| {
             Ok(collections::info(&*call.served()?))
         }),
@@ -366,7 +92,8 @@ pub(crate) static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
         ),
         plain(GET, "/aliases", "list_aliases", Read, "All other names of collections", |call| {
             Ok(call.server.collections.aliases.shown(|alias, own| call.caller.sees(alias) || call.caller.sees(own)))
-        }),
+        })
+        .seen(),
         plain(GET, "/collections/{collection}/aliases", "collection_aliases", Read, "Other names of a collection", |call| {
             let name = call.own_name()?;
             Ok(call.server.collections.aliases.shown(|_, own| own == name))
@@ -499,23 +226,27 @@ pub(crate) static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
         job_with("/v1/builds", "build", "Build an index of a file of DATA/incoming", |call, body| Work::build(call, &body)),
         job_with("/v1/verifications", "verify", "Check every byte of an index of DATA/incoming", Work::verification),
         with(POST, "/v1/plan", "plan", Write, "What a build of so many vectors takes, and what serving them does", jobs::plan),
-        plain(GET, "/v1/overview", "overview", Read, "What the dashboard shows", dashboard::overview),
+        plain(GET, "/v1/overview", "overview", Read, "What the dashboard shows", dashboard::overview).seen(),
         plain(GET, "/v1/jobs", "list_jobs", Read, "Jobs at work, and the last that have ended", |call| {
             Ok(call.server.jobs.list(call.server, call.caller))
-        }),
+        })
+        .seen(),
         Route {
             run: Run::Wait,
             ..plain::<jobs::Job>(GET, "/v1/jobs/{job}", "get_job", Read, "A job, now or at its end", |_| Err(Refusal::failed()))
         }
-        .over(WAIT),
+        .over(WAIT)
+        .seen(),
         Route {
             gives: Gives::Bare("text/event-stream"),
             run: Run::Events,
             ..plain::<Value>(GET, "/v1/jobs/{job}/events", "watch_job", Read, "A job's changes, as they come", |_| Err(Refusal::failed()))
-        },
+        }
+        .seen(),
         plain(DELETE, "/v1/jobs/{job}", "cancel_job", Admin, "Ask a job to stop", |call| {
             call.server.jobs.cancel(call.server, call.name(0), call.caller)
-        }),
+        })
+        .seen(),
     ]
 });
 
@@ -551,10 +282,6 @@ const NOT_THERE: &[(&str, &str)] = &[
 pub(crate) struct Found {
     pub(crate) number: usize,
     pub(crate) names: Vec<String>,
-}
-
-fn segments(path: &str) -> impl DoubleEndedIterator<Item = &str> {
-    path.split('/').filter(|segment| !segment.is_empty())
 }
 
 /// Whether a path has the form of a pattern; what stands in the braces goes into `names`.
@@ -629,6 +356,7 @@ fn decoded(segment: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::Scope;
     use std::collections::BTreeSet;
 
     #[test]
@@ -651,8 +379,13 @@ mod tests {
     fn names_are_one_route_s_and_all_but_health_takes_a_key() {
         let mut names = BTreeSet::new();
         for route in ROUTES.iter() {
-            assert!(names.insert(route.name) || route.name == "dashboard_file", "{}", route.name);
+            assert!(names.insert(route.name), "{}", route.name);
             assert_eq!(route.role.is_none(), ["/healthz", "/livez", "/readyz"].contains(&route.path), "{}", route.path);
+            // What is asked by a body and changes nothing.
+            let looks = ["get_points", "count_points", "scroll_points", "explain"].contains(&route.name)
+                || ["search", "query"].iter().any(|word| route.name.starts_with(word));
+            assert!(route.method == Method::GET || looks || route.role >= Some(Role::Write), "{}", route.name);
+            assert!(route.scope != Scope::Seen || !route.path.contains("{collection}"), "{}", route.name);
         }
         let document: Value = serde_json::from_str(&OPENAPI).unwrap();
         assert_eq!(document["paths"]["/collections/{collection}/points"]["put"]["operationId"], "upsert_points");

@@ -3,14 +3,14 @@
 use crate::{
     body::{self, Id, QueryBody},
     collections::Served,
-    jobs::recall,
+    jobs::{distances, recall},
     metrics::thread_cpu,
     points::{
         self,
         search::{LIST_SIZE, score},
     },
     reply::Refusal,
-    routes::{Call, late},
+    route::{Call, late},
 };
 use roxanne_engine::{
     SearchParams,
@@ -173,7 +173,7 @@ pub(crate) fn explain(call: &Call, served: &Served, body: Explain) -> Result<Exp
         distances: found.stats.distances,
         micros,
         exact_micros: start.elapsed().as_micros() as u64,
-        recall: recall(&found.hits, &truth.hits),
+        recall: recall(&distances(&found.hits), &distances(&truth.hits)),
         hits: near(&found),
         exact: near(&truth),
         fewer,

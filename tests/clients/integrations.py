@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import math
 import os
-import subprocess
 import sys
 import tempfile
 import uuid
@@ -35,6 +34,7 @@ from llama_index.core.vector_stores.types import FilterCondition, MetadataFilter
 from llama_index.vector_stores.qdrant import QdrantVectorStore as LlamaIndexStore
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
+from serving import serving
 
 warnings.simplefilter("error")
 DIM = 16
@@ -324,19 +324,12 @@ async def haystack_async(store, documents):
 
 
 def main(roxanne):
-    with tempfile.TemporaryDirectory() as data:
-        command = [roxanne, "serve", "--data", data, "--bind", "127.0.0.1:0"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-            try:
-                url = server.stdout.readline().split()[-1]
-                client = QdrantClient(url=url, prefer_grpc=False, timeout=30)
-                langchain(url, client)
-                llama_index(url, client)
-                haystack(url, client)
-                client.close()
-            finally:
-                server.terminate()
-                assert server.wait(30) == 0, server.returncode
+    with tempfile.TemporaryDirectory() as data, serving(roxanne, data) as url:
+        client = QdrantClient(url=url, prefer_grpc=False, timeout=30)
+        langchain(url, client)
+        llama_index(url, client)
+        haystack(url, client)
+        client.close()
     print("LangChain, LlamaIndex, Haystack: stores opened, reused, written, searched, filtered, deleted; what is not there is refused")
 
 

@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 
 from qdrant_client import QdrantClient, models
+from serving import serving
 
 warnings.simplefilter("error")
 DIM = 16
@@ -131,7 +132,7 @@ def night(roxanne, url, data):
                 sequence = ask(url, "GET", "/v1/collections/docs")["sequence"]
                 rows = {key: row for key, row in day.acked.items() if row is not None}
             build(roxanne, data, rows, data / "incoming" / f"night-{number}")
-            body = {"index": f"night-{number}", "sequence": sequence}
+            body = {"index": f"night-{number}", "sequence": sequence, "gate": {"recall_at_10": 0.9}}
             done(url, ask(url, "POST", "/v1/collections/docs/promote", body))
             state = ask(url, "GET", "/v1/collections/docs")
             assert state["base_points"] >= len(rows) - 100, state
@@ -151,19 +152,12 @@ def night(roxanne, url, data):
 
 def main(roxanne):
     with tempfile.TemporaryDirectory() as data:
-        command = [roxanne, "serve", "--data", data, "--bind", "127.0.0.1:0"]
-
         day = None
         for told in ["at the end", "after a restart"]:
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-                try:
-                    url = server.stdout.readline().split()[-1]
-                    day = day or night(roxanne, url, Path(data))
-                    day.url = url
-                    day.holds(told)
-                finally:
-                    server.terminate()
-                    assert server.wait(30) == 0, server.returncode
+            with serving(roxanne, data) as url:
+                day = day or night(roxanne, url, Path(data))
+                day.url = url
+                day.holds(told)
     print(f"a night: 3 promotions and a way back beside {day.searches} searches and writes to {len(day.acked)} points; nothing lost, no request failed")
 
 

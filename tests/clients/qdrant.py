@@ -1,7 +1,6 @@
 """Drives an unmodified qdrant-client against a server of ours: python3 qdrant.py ROXANNE"""
 
 import random
-import subprocess
 import sys
 import tempfile
 import uuid
@@ -9,6 +8,7 @@ import warnings
 
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
+from serving import serving
 
 warnings.simplefilter("error")
 COLORS = ["red", "blue"]
@@ -134,23 +134,16 @@ def what_is_not_there(client):
 
 
 def main(roxanne):
-    with tempfile.TemporaryDirectory() as data:
-        command = [roxanne, "serve", "--data", data, "--bind", "127.0.0.1:0"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-            try:
-                url = server.stdout.readline().split()[-1]
-                client = QdrantClient(url=url, prefer_grpc=False, timeout=30)
-                collections(client)
-                name = writes(client)
-                searches(client, name)
-                changes(client, name)
-                aliases(client)
-                snapshots(client)
-                what_is_not_there(client)
-                assert client.delete_collection("docs") and not client.collection_exists("docs")
-            finally:
-                server.terminate()
-                assert server.wait(30) == 0, server.returncode
+    with tempfile.TemporaryDirectory() as data, serving(roxanne, data) as url:
+        client = QdrantClient(url=url, prefer_grpc=False, timeout=30)
+        collections(client)
+        name = writes(client)
+        searches(client, name)
+        changes(client, name)
+        aliases(client)
+        snapshots(client)
+        what_is_not_there(client)
+        assert client.delete_collection("docs") and not client.collection_exists("docs")
     print("qdrant-client: collections, upserts, queries, filters, scroll, payloads, deletes, aliases, snapshots as they should be")
 
 

@@ -12,6 +12,8 @@ import sys
 import tempfile
 import urllib.request
 
+from serving import serving
+
 KEY = "of-the-test"
 # What is not held: a schema knows no collection's dimension, and 7.0 is no whole number here (positive_data_acceptance); what Qdrant has and this
 # has not is 501 (unsupported_method, and not_a_server_error, for which there is no_failure in schema_checks.py).
@@ -28,26 +30,20 @@ def ask(url, method, path, body):
 
 
 def main(roxanne, schemathesis, examples):
-    with tempfile.TemporaryDirectory() as work:
-        arguments = [roxanne, "serve", "--data", f"{work}/data", "--bind", "127.0.0.1:0", "--log-level", "error"]
-        server = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env={"ROXANNE_API_KEY": KEY, "PATH": ""})
-        try:
-            url = server.stdout.readline().split()[-1]
-            for name in ["docs", "0"]:
-                ask(url, "PUT", f"/collections/{name}", {"vectors": {"size": 4, "distance": "Cosine"}})
-                points = [{"id": i, "vector": [1, i, 2, 3], "payload": {"n": i}} for i in range(20)]
-                ask(url, "PUT", f"/collections/{name}/points", {"points": points})
-            run = [schemathesis, "run", f"{url}/openapi.json", "-H", f"api-key: {KEY}", "-n", examples, "--seed", "1", "--no-color"]
-            run += ["--exclude-checks", EXCLUDED, "--exclude-path-regex", LEFT_OUT, "--generation-database", "none", "--phases", "coverage,fuzzing" if int(examples) > 50 else "fuzzing"]
-            env = {**os.environ, "SCHEMATHESIS_HOOKS": "schema_checks", "PYTHONPATH": os.path.dirname(os.path.abspath(__file__))}
-            outcome = subprocess.run(run, cwd=work, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            if outcome.returncode:
-                sys.exit(outcome.stdout)
-            assert server.poll() is None, "the server has ended"
-            print(f"schema: {outcome.stdout.strip().splitlines()[-1].strip('= ')}")
-        finally:
-            server.terminate()
-            assert server.wait(60) == 0
+    served = {"ROXANNE_API_KEY": KEY, "PATH": ""}
+    with tempfile.TemporaryDirectory() as work, serving(roxanne, f"{work}/data", "--log-level", "error", env=served) as url:
+        for name in ["docs", "0"]:
+            ask(url, "PUT", f"/collections/{name}", {"vectors": {"size": 4, "distance": "Cosine"}})
+            points = [{"id": i, "vector": [1, i, 2, 3], "payload": {"n": i}} for i in range(20)]
+            ask(url, "PUT", f"/collections/{name}/points", {"points": points})
+        run = [schemathesis, "run", f"{url}/openapi.json", "-H", f"api-key: {KEY}", "-n", examples, "--seed", "1", "--no-color"]
+        run += ["--exclude-checks", EXCLUDED, "--exclude-path-regex", LEFT_OUT, "--generation-database", "none"]
+        run += ["--phases", "coverage,fuzzing" if int(examples) > 50 else "fuzzing"]
+        env = {**os.environ, "SCHEMATHESIS_HOOKS": "schema_checks", "PYTHONPATH": os.path.dirname(os.path.abspath(__file__))}
+        outcome = subprocess.run(run, cwd=work, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if outcome.returncode:
+            sys.exit(outcome.stdout)
+    print(f"schema: {outcome.stdout.strip().splitlines()[-1].strip('= ')}")
 
 
 if __name__ == "__main__":

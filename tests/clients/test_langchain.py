@@ -5,7 +5,6 @@
 """
 
 import os
-import subprocess
 
 import pytest
 from langchain_core.documents import Document
@@ -13,6 +12,7 @@ from langchain_qdrant import QdrantVectorStore
 from langchain_tests.integration_tests import VectorStoreIntegrationTests
 from pydantic import ValidationError
 from qdrant_client import QdrantClient, models
+from serving import serving
 
 # The async tests run with anyio's plugin, which needs no setting; pytest-asyncio wants one, so it is left out above.
 pytestmark = pytest.mark.anyio
@@ -40,13 +40,8 @@ def anyio_backend():
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
-    command = [os.environ["ROXANNE"], "serve", "--data", tmp_path_factory.mktemp("data"), "--bind", "127.0.0.1:0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            yield server.stdout.readline().split()[-1]
-        finally:
-            server.terminate()
-            assert server.wait(30) == 0, server.returncode
+    with serving(os.environ["ROXANNE"], tmp_path_factory.mktemp("data")) as url:
+        yield url
 
 
 class TestQdrantVectorStore(VectorStoreIntegrationTests):

@@ -112,12 +112,40 @@ pub struct BlobReader {
     room: usize,
 }
 
-/// Pages that were read and checked.
+/// Pages that were read and checked. Which goes for another is found by a hand that goes round and spares what was wanted since it came by last.
 #[derive(Debug, Default)]
 struct Kept {
-    /// Each with when it was wanted last.
-    pages: HashMap<u64, (u64, Arc<[u8]>)>,
-    now: u64,
+    /// The page in each place, whether it was wanted again lately, and its bytes.
+    places: Vec<(u64, bool, Arc<[u8]>)>,
+    place_of: HashMap<u64, usize>,
+    hand: usize,
+}
+
+impl Kept {
+    fn get(&mut self, page: u64) -> Option<Arc<[u8]>> {
+        let (_, wanted, bytes) = &mut self.places[*self.place_of.get(&page)?];
+        *wanted = true;
+        Some(Arc::clone(bytes))
+    }
+
+    /// Keeps a page among `room`, more than none.
+    fn put(&mut self, page: u64, bytes: Arc<[u8]>, room: usize) {
+        if self.place_of.contains_key(&page) {
+            return;
+        }
+        if self.places.len() < room {
+            self.place_of.insert(page, self.places.len());
+            self.places.push((page, false, bytes));
+            return;
+        }
+        while std::mem::take(&mut self.places[self.hand].1) {
+            self.hand = (self.hand + 1) % self.places.len();
+        }
+        self.place_of.remove(&self.places[self.hand].0);
+        self.place_of.insert(page, self.hand);
+        self.places[self.hand] = (page, false, bytes);
+        self.hand = (self.hand + 1) % self.places.len();
+    }
 }
 
 impl BlobReader {
@@ -148,7 +176,7 @@ impl BlobReader {
         Ok(BlobReader { path: path.to_path_buf(), file, file_id, payload_bytes, kept: Mutex::default(), room: 0 })
     }
 
-    /// Keeps so many pages in memory, those that were wanted last: a search by halves looks at the same few again and again.
+    /// Keeps so many pages in memory, those that were wanted lately: a search by halves looks at the same few again and again.
     pub fn keeping(self, pages: usize) -> BlobReader {
         BlobReader { room: pages, ..self }
     }
@@ -200,25 +228,13 @@ impl BlobReader {
     /// A page that was checked, from memory if it is there.
     fn kept_page(&self, number: u64) -> Result<Arc<[u8]>, FormatError> {
         let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        {
-            let mut kept = kept();
-            kept.now += 1;
-            let now = kept.now;
-            if let Some((wanted, bytes)) = kept.pages.get_mut(&number) {
-                *wanted = now;
-                return Ok(Arc::clone(bytes));
-            }
+        if let Some(bytes) = kept().get(number) {
+            return Ok(bytes);
         }
         let mut bytes = vec![0; BLOB_PAGE];
         self.read_page(number, &mut bytes)?;
         let bytes: Arc<[u8]> = bytes.into();
-        let mut kept = kept();
-        if kept.pages.len() >= self.room {
-            let oldest = kept.pages.iter().min_by_key(|(_, (wanted, _))| *wanted).map(|(page, _)| *page);
-            oldest.map(|page| kept.pages.remove(&page));
-        }
-        let now = kept.now;
-        kept.pages.insert(number, (now, Arc::clone(&bytes)));
+        kept().put(number, Arc::clone(&bytes), self.room);
         Ok(bytes)
     }
 
@@ -266,6 +282,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_page_that_is_wanted_again_and_again_stays() {
+        let mut kept = Kept::default();
+        let bytes = |page: u64| -> Arc<[u8]> { Arc::new([page as u8]) };
+        for page in 0..100 {
+            kept.put(page, bytes(page), 4);
+            assert!(kept.get(0).is_some_and(|kept| *kept == [0]) && kept.place_of.contains_key(&page), "{page}");
+            assert!(kept.places.len() <= 4 && kept.place_of.len() == kept.places.len());
+        }
+        assert!(kept.get(99).is_some_and(|kept| *kept == [99]));
+        // Another thread may have been faster.
+        kept.put(99, bytes(99), 4);
+        assert_eq!(kept.places.iter().filter(|(page, ..)| *page == 99).count(), 1);
+    }
+
+    #[test]
     fn what_is_written_is_read_and_damage_is_named() {
         let dir = tempfile::tempdir().unwrap();
         for len in [0usize, 1, BLOB_PAYLOAD - 1, BLOB_PAYLOAD, BLOB_PAYLOAD + 1, 3 * BLOB_PAYLOAD + 17] {
@@ -282,7 +313,7 @@ mod tests {
                 let mut some = vec![0; (len - at).min(BLOB_PAYLOAD + 5)];
                 keeping.read_at(at as u64, &mut some).unwrap();
                 assert!(some == bytes[at..at + some.len()]);
-                assert!(keeping.kept.lock().unwrap().pages.len() <= 2);
+                assert!(keeping.kept.lock().unwrap().places.len() <= 2);
             }
             assert!(reader.read_at(len as u64, &mut [0]).is_err());
             if len > 0 {

@@ -41,9 +41,10 @@ pub(super) fn run_for(program: &Path, arguments: &[String], control: &Control, c
 
 fn run_once(program: &Path, arguments: &[String], control: &Control, codes: &[i32]) -> Result<String, (Option<i32>, String)> {
     let failed = |error: std::io::Error| (None, format!("{}: {error}", program.display()));
-    let mut child =
-        // It ends when the pipe of its standard input does: with this process, however that ends.
-        Command::new(program).args(arguments).env(WITH_PARENT, "1").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
+    let mut command = Command::new(program);
+    // It ends when the pipe of its standard input does: with this process, however that ends.
+    command.args(arguments).env(WITH_PARENT, "1").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(failed)?;
     let (mut out, err) = (child.stdout.take(), child.stderr.take());
     let printed = thread::spawn(move || {
         let mut text = String::new();

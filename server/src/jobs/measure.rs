@@ -1,7 +1,7 @@
 //! Recall and speed of a collection as it is, at several list sizes.
 
 use super::{Control, Progress};
-use crate::{collections::Served, points::in_range, reply::Refusal, routes::Call};
+use crate::{collections::Served, points::in_range, reply::Refusal, route::Call};
 use roxanne_engine::{
     SearchParams,
     collection::{Collection, PointHit},
@@ -70,7 +70,7 @@ impl Measure {
         if queries.is_empty() {
             return Err("there are no points".to_string());
         }
-        let mut truth: Vec<Vec<PointHit>> = Vec::new();
+        let mut truth: Vec<Vec<f32>> = Vec::new();
         for (done, query) in (0..).zip(&queries) {
             if control.stopped() {
                 return Err("it was stopped".to_string());
@@ -82,7 +82,7 @@ impl Measure {
                 unit: "queries".into(),
                 ..Progress::default()
             });
-            truth.push(collection.exact(query, self.k).map_err(told)?.hits);
+            truth.push(distances(&collection.exact(query, self.k).map_err(told)?.hits));
         }
         let mut points = Vec::new();
         for (done, &list_size) in (0..).zip(&self.list_sizes) {
@@ -100,7 +100,7 @@ impl Measure {
                     let found = collection.search(query, &params).map_err(told)?;
                     seconds.push(start.elapsed().as_secs_f64());
                     reads += found.stats.reads;
-                    sum += recall(&found.hits, truth);
+                    sum += recall(&distances(&found.hits), truth);
                 }
             }
             seconds.sort_unstable_by(f64::total_cmp);
@@ -116,10 +116,15 @@ impl Measure {
     }
 }
 
-/// The part of the true hits that were found; of equals any is as good as another.
-pub(crate) fn recall(found: &[PointHit], truth: &[PointHit]) -> f64 {
-    let Some(farthest) = truth.last().map(|hit| hit.distance) else { return 1.0 };
-    found.iter().filter(|hit| hit.distance <= farthest).count().min(truth.len()) as f64 / truth.len() as f64
+/// The part of the true hits that were found, by their distances: of equals any is as good as another.
+pub(crate) fn recall(found: &[f32], truth: &[f32]) -> f64 {
+    let Some(&farthest) = truth.last() else { return 1.0 };
+    found.iter().filter(|distance| **distance <= farthest).count().min(truth.len()) as f64 / truth.len() as f64
+}
+
+/// The distances of hits.
+pub(crate) fn distances(hits: &[PointHit]) -> Vec<f32> {
+    hits.iter().map(|hit| hit.distance).collect()
 }
 
 /// Vectors of the collection, the first by their ids.

@@ -1,7 +1,7 @@
 //! The bill of a build, before there are vectors: what `roxanne plan` says of so many of such a kind.
 
 use super::{Control, child};
-use crate::{reply::Refusal, routes::Call};
+use crate::{reply::Refusal, route::Call};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -27,6 +27,7 @@ pub(crate) struct PlanBody {
 /// The type of a coordinate.
 #[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "PlanDatatype")]
 enum Datatype {
     #[default]
     Float32,

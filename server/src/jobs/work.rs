@@ -1,10 +1,10 @@
 //! What jobs do.
 
-use super::{Control, Measure, Progress, child};
-use crate::{ImportFiles, Server, collections::Served, files, reply::Refusal, routes::Call};
+use super::{Control, Measure, Progress, child, recall};
+use crate::{ImportFiles, Server, collections::Served, files, points::search::LIST_SIZE, reply::Refusal, route::Call};
 use roxanne_core::format::manifest::Manifest;
 use roxanne_engine::{
-    Budget, Index,
+    Budget, Hit, Index, SearchParams,
     collection::{CollectionError, Previous},
 };
 use schemars::JsonSchema;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
 };
 
 /// Where indexes lie that shall become the base of a collection, and vectors to build them of, within the data directory.
@@ -345,7 +345,6 @@ impl Work {
                 let import = server.import.as_ref().ok_or("nothing imports here")?;
                 let at = |name: &String| server.path.join(INCOMING).join(name);
                 let files = ImportFiles { vectors: at(vectors), keys: keys.as_ref().map(at), payload: payload.as_ref().map(at) };
-                // Rows that were put before the server ended are put again, as they are.
                 let rows = import(&served.collection, &files, &mut |done, total| {
                     control.say(Progress { phase: "import".into(), done, total, unit: "rows".into(), ..Progress::default() });
                     !control.stopped()
@@ -365,23 +364,21 @@ impl Work {
 fn pass(gate: &Gate, path: &Path, control: &Control) -> Result<f64, String> {
     let failed = |error: &dyn std::fmt::Display| format!("the gate could not be measured: {error}");
     let index = Index::open(path, Budget::ram(u64::MAX)).map_err(|error| failed(&error))?;
-    let sample = index.sample(gate.queries.unwrap_or(GATE_QUERIES).clamp(1, 1000) as u64, 1).map_err(|error| failed(&error))?;
+    let sample = index.sample(gate.queries.unwrap_or(GATE_QUERIES) as u64, 1).map_err(|error| failed(&error))?;
     let queries: Vec<&[f32]> = sample.iter().map(|(_, row)| &row[..]).collect();
     control.say(Progress { phase: "gate".into(), total: queries.len() as u64, unit: "queries".into(), ..Progress::default() });
     let truth = index.exact(&queries, 10, None).map_err(|error| failed(&error))?;
-    let params = roxanne_engine::SearchParams { list_size: 100, ..roxanne_engine::SearchParams::DEFAULT };
-    let (mut found, mut all) = (0, 0);
+    let params = SearchParams { list_size: LIST_SIZE, ..SearchParams::DEFAULT };
+    let mut sum = 0.0;
     for (query, truth) in queries.iter().zip(&truth) {
-        if control.stop.load(Relaxed) {
+        if control.stopped() {
             return Err("it was stopped".to_string());
         }
         let hits = index.search(query, &params).map_err(|error| failed(&error))?.hits;
-        // Of equals any is as good as another.
-        let farthest = truth.hits.last().map_or(f32::INFINITY, |hit| hit.distance);
-        found += hits.iter().filter(|hit| hit.distance <= farthest).count().min(truth.hits.len());
-        all += truth.hits.len();
+        let distances = |hits: &[Hit]| hits.iter().map(|hit| hit.distance).collect::<Vec<_>>();
+        sum += recall(&distances(&hits), &distances(&truth.hits));
     }
-    let recall = found as f64 / (all as f64).max(1.0);
+    let recall = sum / (queries.len() as f64).max(1.0);
     if recall >= gate.recall_at_10 {
         Ok(recall)
     } else {

@@ -8,7 +8,7 @@ use crate::{
     body::{self, Few, Id, Ignored, Lacking, Mmr, QueryBody, VectorBody},
     collections::Served,
     reply::Refusal,
-    routes::Call,
+    route::Call,
     searches::{Search, found},
 };
 use roxanne_core::metric::Metric;
@@ -30,6 +30,8 @@ const MOST_CANDIDATES: usize = 1000;
 
 /// How far hits shall be from each other, unless said: from 0, not at all, to 1.
 const DIVERSITY: f64 = 0.5;
+
+// The two forms of a search say their common fields each: where serde flattens one struct into another, it no longer refuses what nobody knows.
 
 /// A search by a vector.
 #[derive(Deserialize, JsonSchema)]
