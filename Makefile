@@ -68,6 +68,7 @@ test: setup check-kernels clients
 	$(call step,clients of others)
 	@'$(CLIENTS)/bin/python' tests/clients/qdrant.py "$$CARGO_TARGET_DIR/debug/roxanne"
 	@'$(CLIENTS)/bin/python' tests/clients/nightly.py "$$CARGO_TARGET_DIR/debug/roxanne"
+	@'$(CLIENTS)/bin/python' tests/clients/traces.py "$$CARGO_TARGET_DIR/debug/roxanne"
 	@'$(CLIENTS)/bin/python' tests/clients/integrations.py "$$CARGO_TARGET_DIR/debug/roxanne"
 	@ROXANNE="$$CARGO_TARGET_DIR/debug/roxanne" '$(CLIENTS)/bin/python' -m pytest -q -p no:asyncio -p no:cacheprovider tests/clients/test_langchain.py
 	@'$(CLIENTS)/bin/python' tests/clients/schema.py "$$CARGO_TARGET_DIR/debug/roxanne" '$(CLIENTS)/bin/schemathesis'

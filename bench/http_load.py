@@ -8,9 +8,8 @@ queries, limit 10, list 100. Server and load share the machine.
 Cost: the server's CPU (utime + stime of its process, as getrusage says it) over the requests that wrk counts, with one connection and with eight;
 the engine's part is what /metrics adds to roxanne_search_cpu_seconds_total meanwhile: CPU of the threads that searched, while they did. With --truth
 the rate of the same base in `roxanne eval`, two threads, list 100, stands beside.
-Mixed: wrk searches in a closed loop, and threads of this program put single points with new ids: one for nine searches that /metrics
-counts, asked ten times a second, so that a tenth of all requests are upserts at whatever rate. The latencies of searches are wrk's alone,
-those of upserts this program's.
+Mixed: four connections, a thread of wrk each; alone they search, beside upserts every tenth request of each puts a point with a new id. Latencies of
+both kinds are taken apart.
 Strangers: 2,000 connections that had an answer and wait, made again when the server closes them, and 200 that send a byte of a head a
 second.
 """
@@ -54,6 +53,63 @@ function done(summary, latency)
   local failed = e.connect + e.read + e.write + e.timeout + e.status
   io.write(string.format('\\n{"requests": %d, "seconds": %.3f, "failed": %d, ', summary.requests, summary.duration / 1e6, failed))
   io.write(string.format('"p50_us": %d, "p99_us": %d, "most_us": %d}\\n', latency:percentile(50), latency:percentile(99), latency.max))
+end
+"""
+# wrk -t N -c N -s mixed.lua URL -- PATH KIND FILE 0 POINTS EVERY: the same, but every request of number EVERY of a connection puts a point. A thread has
+# one connection, so that it knows which answer is whose; latencies lie in buckets of 10 us.
+MIXED = """
+local ffi = require("ffi")
+ffi.cdef("typedef struct { long s; long ns; } when; int clock_gettime(int, when *);")
+local clock = ffi.new("when")
+local function now() ffi.C.clock_gettime(1, clock) return tonumber(clock.s) * 1e6 + tonumber(clock.ns) / 1e3 end
+local searches, points, every, path, i, begun, puts, boot = {}, {}, 0, "", 0, 0, false, 0
+local threads = {}
+counts, put_counts, bad = {}, {}, 0
+function setup(thread) thread:set("number", #threads) table.insert(threads, thread) end
+function init(args)
+  path, every = args[1], tonumber(args[6])
+  for line in io.open(args[3], "r"):lines() do searches[#searches + 1] = wrk.format("POST", path, {["Content-Type"] = args[2]}, line) end
+  for line in io.open(args[5], "r"):lines() do points[#points + 1] = line end
+  boot = string.format("%d-%d", now(), number)
+end
+function request()
+  i = i + 1
+  puts, begun = every > 0 and i % every == 0, now()
+  if not puts then return searches[i % #searches + 1] end
+  local body = string.format('{"points": [{"id": "%s-%d", "vector": %s}]}', boot, i, points[i % #points + 1])
+  return wrk.format("PUT", "/collections/c/points", {["Content-Type"] = "application/json"}, body)
+end
+function response(status)
+  local bucket, of = math.floor((now() - begun) / 10), puts and put_counts or counts
+  of[bucket] = (of[bucket] or 0) + 1
+  if status ~= 200 then bad = bad + 1 end
+end
+local function all(name)
+  local sum, n, most = {}, 0, 0
+  for _, thread in ipairs(threads) do
+    for bucket, count in pairs(thread:get(name)) do
+      sum[bucket] = (sum[bucket] or 0) + count
+      n, most = n + count, math.max(most, bucket)
+    end
+  end
+  local function at(part)
+    local seen = 0
+    for bucket = 0, most do
+      seen = seen + (sum[bucket] or 0)
+      if seen >= part * n then return bucket * 10 end
+    end
+    return 0
+  end
+  return n, at(0.5), at(0.99), most * 10
+end
+function done(summary)
+  local e, n, p50, p99, most = summary.errors, all("counts")
+  local puts, put50, put99 = all("put_counts")
+  local failed = e.connect + e.read + e.write + e.timeout
+  for _, thread in ipairs(threads) do failed = failed + thread:get("bad") end
+  io.write(string.format('\\n{"requests": %d, "seconds": %.3f, "failed": %d, ', n, summary.duration / 1e6, failed))
+  io.write(string.format('"p50_us": %d, "p99_us": %d, "most_us": %d, ', p50, p99, most))
+  io.write(string.format('"upserts": %d, "upsert_p50_us": %d, "upsert_p99_us": %d}\\n', puts, put50, put99))
 end
 """
 JSON, BINARY = "application/json", "application/octet-stream"
@@ -212,56 +268,6 @@ def costs(server, work, bodies, seconds):
     return found
 
 
-class Upserts:
-    """Threads that put one point for nine searches which the server counts."""
-
-    THREADS = 8
-
-    def __init__(self, server, vectors):
-        self.server, self.vectors, self.stop = server, vectors, threading.Event()
-        self.allowed, self.taken, self.lock = 0, 0, threading.Lock()
-        self.micros, self.refused = [], 0
-
-    def pace(self):
-        first = self.server.counters()[2]
-        while not self.stop.wait(0.1):
-            self.allowed = int(self.server.counters()[2] - first) // 9
-
-    def put(self):
-        connection = http.client.HTTPConnection(*self.server.address, timeout=60)
-        while not self.stop.is_set():
-            with self.lock:
-                number = self.taken
-                mine = number < self.allowed
-                self.taken += mine
-            if not mine:
-                time.sleep(0.002)
-                continue
-            point = {"id": f"new-{number}", "vector": self.vectors[number % len(self.vectors)]}
-            body, begin = json.dumps({"points": [point]}), time.perf_counter()
-            try:
-                connection.request("PUT", "/collections/c/points", body, {"content-type": JSON})
-                answer = connection.getresponse()
-                answer.read()
-                is_done = answer.status == 200
-            except (OSError, http.client.HTTPException):
-                connection.close()
-                is_done = False
-            self.micros.append((time.perf_counter() - begin) * 1e6)
-            self.refused += not is_done
-
-    def __enter__(self):
-        self.threads = [threading.Thread(target=work) for work in [self.pace] + [self.put] * self.THREADS]
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stop.set()
-        for thread in self.threads:
-            thread.join()
-
-
 def beside(told, alone, with_it):
     ratio = with_it["p99_us"] / alone["p99_us"]
     print(
@@ -273,15 +279,26 @@ def beside(told, alone, with_it):
 
 
 def mixed(server, work, load, vectors, seconds):
-    wrk(server, work, load, 4, 2)
-    alone = wrk(server, work, load, 4, seconds)
-    with Upserts(server, vectors) as upserts:
-        with_it = wrk(server, work, load, 4, seconds)
-    figures = beside("nine searches, one upsert", alone, with_it)
-    count = len(upserts.micros)
-    p50, p99 = np.percentile(upserts.micros, [50, 99]) if count else (0.0, 0.0)
-    figures |= {"upserts": count, "refused": upserts.refused, "share": count / (count + with_it["requests"]), "p50_us": p50, "p99_us": p99}
-    print(f"   {count} upserts, {figures['share']:.1%} of requests, {upserts.refused} refused: p50 {p50:.0f} us, p99 {p99:.0f}", flush=True)
+    """Four connections that search, and four of whose requests every tenth is an upsert."""
+    points = work / "points.jsonl"
+    points.write_text("\n".join(json.dumps(vector) for vector in vectors))
+
+    def run(every):
+        command = ["wrk", "-t4", "-c4", f"-d{seconds}s", "--timeout", "30s", "-s", work / "mixed.lua", server.url, "--", *load, str(points), str(every)]
+        done = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True)
+        figures = json.loads(done.stdout.strip().splitlines()[-1])
+        figures["rate"] = figures["requests"] / figures["seconds"]
+        if figures["failed"]:
+            print(f"FAILED REQUESTS: {figures['failed']}", flush=True)
+        return figures
+
+    run(0)
+    # One after the other, three times, as the machine's speed changes.
+    runs = [(run(0), run(10)) for _ in range(3)]
+    alone, with_it = sorted(runs, key=lambda pair: pair[1]["p99_us"] / pair[0]["p99_us"])[1]
+    ratios = ", ".join(f"{b['p99_us'] / a['p99_us']:.2f}" for a, b in runs)
+    figures = beside(f"nine searches, one upsert (the median of {ratios})", alone, with_it) | {"runs": runs}
+    print(f"   {with_it['upserts']} upserts: p50 {with_it['upsert_p50_us']} us, p99 {with_it['upsert_p99_us']}", flush=True)
     return figures
 
 
@@ -409,6 +426,7 @@ def main(options):
     is_new = not work.exists()
     work.mkdir(exist_ok=True)
     (work / "load.lua").write_text(LOAD)
+    (work / "mixed.lua").write_text(MIXED)
     about = {"date": datetime.now(timezone.utc).strftime("%Y-%m-%d"), "machine": machine(), "commit": commit(), "base": options.base.name}
     about |= {"rows": rows, "dim": queries.shape[1], "seconds": options.seconds}
     print(json.dumps(about), flush=True)

@@ -8,6 +8,8 @@ mod input;
 mod interrupt;
 mod key_file;
 mod latency;
+#[cfg_attr(not(feature = "otlp"), path = "no_otlp.rs")]
+mod otlp;
 mod parse;
 mod plot;
 mod probe;

@@ -46,6 +46,12 @@ pub(crate) fn share(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| "write a share between 0 and 1, such as 0.95".into())
 }
 
+/// `recall@10>=0.95`: what an index must reach.
+pub(crate) fn gate(text: &str) -> Result<f64, String> {
+    let bad = || "write what it must reach, such as recall@10>=0.95".to_string();
+    text.replace(' ', "").strip_prefix("recall@10>=").ok_or_else(bad).and_then(share)
+}
+
 /// A metric by any of its names.
 pub(crate) fn metric(text: &str) -> Result<Metric, String> {
     text.parse().map_err(|e: roxanne_core::metric::UnknownMetric| e.to_string())

@@ -2,6 +2,7 @@
 //! all three.
 
 use crate::{failure::Failure, parse};
+use roxanne_engine::collection::PromoteMode;
 use serde::{Deserialize, Deserializer, de::Error};
 use std::{
     fs,
@@ -36,6 +37,11 @@ pub(crate) struct Settings {
     #[arg(long, env = "ROXANNE_BUILD_RAM", value_name = "SIZE", value_parser = parse::size)]
     #[serde(default, deserialize_with = "size")]
     pub(crate) build_ram: Option<u64>,
+    /// In whose memory a base takes the place of another: overlap has both for a moment, half reads the old one from flash, drain refuses searches meanwhile
+    /// [default: overlap]
+    #[arg(long, env = "ROXANNE_PROMOTE_MODE", value_name = "overlap|half|drain")]
+    #[serde(default, deserialize_with = "mode")]
+    pub(crate) promote_mode: Option<PromoteMode>,
     /// Speak TLS: a certificate and those it hangs on, in PEM; read again when it changes
     #[arg(long, env = "ROXANNE_TLS_CERT", value_name = "FILE")]
     pub(crate) tls_cert: Option<PathBuf>,
@@ -55,6 +61,9 @@ pub(crate) struct Settings {
     #[arg(long, env = "ROXANNE_SLOW_QUERY", value_name = "TIME", value_parser = parse::duration)]
     #[serde(default, deserialize_with = "duration")]
     pub(crate) slow_query: Option<Duration>,
+    /// Send traces of requests to a collector of OpenTelemetry, such as http://127.0.0.1:4318 [default: none]
+    #[arg(long, env = "ROXANNE_OTLP_ENDPOINT", value_name = "URL")]
+    pub(crate) otlp_endpoint: Option<String>,
     /// How often recall is measured, in the background, by queries that were asked; 0 for never [default: 60s]
     #[arg(long, env = "ROXANNE_CANARY_EVERY", value_name = "TIME", value_parser = parse::duration)]
     #[serde(default, deserialize_with = "duration")]
@@ -89,6 +98,10 @@ fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Er
     parse::size(&String::deserialize(deserializer)?).map(Some).map_err(D::Error::custom)
 }
 
+fn mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PromoteMode>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
+}
+
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     parse::duration(&String::deserialize(deserializer)?).map(Some).map_err(D::Error::custom)
 }
@@ -114,12 +127,14 @@ impl Settings {
             ram: self.ram.or(file.ram),
             delta_ram: self.delta_ram.or(file.delta_ram),
             build_ram: self.build_ram.or(file.build_ram),
+            promote_mode: self.promote_mode.or(file.promote_mode),
             tls_cert: self.tls_cert.or(file.tls_cert),
             tls_key: self.tls_key.or(file.tls_key),
             cors_origins: self.cors_origins.or(file.cors_origins),
             log_format: self.log_format.or(file.log_format),
             log_level: self.log_level.or(file.log_level),
             slow_query: self.slow_query.or(file.slow_query),
+            otlp_endpoint: self.otlp_endpoint.or(file.otlp_endpoint),
             canary_every: self.canary_every.or(file.canary_every),
         }
     }

@@ -5,7 +5,7 @@ use crate::{
     io::{AlignedBuf, PageFile, ReaderKind, cache::PageCache, probe_io_uring},
     kept::{Adjacency, Allowance, Kept},
     key_set::Filter,
-    live::{Codes, Live},
+    live::{Codes, Live, MakeRoom},
     live_pages::Pages,
     params::Way,
     searcher::{MERGE_IN_FLIGHT, searcher_bytes},
@@ -32,7 +32,10 @@ use roxanne_core::{
 };
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -148,10 +151,17 @@ pub(crate) struct Base {
     pub(crate) kept: Kept,
     pub(crate) adjacency: Option<Adjacency>,
     pub(crate) allowance: Allowance,
+    /// Its codes are not in memory, and it is not searched.
+    drained: AtomicBool,
 }
 
 impl Base {
     pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Base, OpenError> {
+        Base::open_in(path, options, &mut |_| Ok(()))
+    }
+
+    /// The same where `make_room` is told before codes come into memory how many bytes of it they will take so far.
+    pub(crate) fn open_in(path: &Path, options: &OpenOptions, make_room: &mut MakeRoom<'_>) -> Result<Base, OpenError> {
         let manifest = Manifest::read(path)?;
         let stored = manifest.stored(path)?;
         let graph_path = path.join(format::GRAPH_FILE);
@@ -186,7 +196,8 @@ impl Base {
             let detail = format!("{} bytes for {n} codes of {code_bytes} bytes", code_blob.len());
             return Err(code_blob.corrupt(0, detail).into());
         }
-        let codes = Codes::load(&code_blob, code_bytes, capacity)?;
+        let codes = Codes::load(&code_blob, code_bytes, capacity, make_room)?;
+        make_room(u64::MAX)?;
         let nav = Nav::read(&nav_blob, manifest.n)?;
         // Every hit is named by its key: that costs a page of 64 KiB to read and check, unless it is kept. An eighth of what is left goes to those first.
         let keys_blob = blob(format::KEYS_FILE)?;
@@ -267,7 +278,24 @@ impl Base {
             kept,
             adjacency,
             allowance,
+            drained: AtomicBool::new(false),
         })
+    }
+
+    /// Whether searches are refused.
+    #[inline]
+    pub(crate) fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Acquire)
+    }
+
+    /// Refuses searches that begin from now on.
+    pub(crate) fn drain(&self) {
+        self.drained.store(true, Ordering::Release);
+    }
+
+    /// Its codes are in memory again.
+    pub(crate) fn fill(&self) {
+        self.drained.store(false, Ordering::Release);
     }
 
     /// Which way a search goes that keeps `list_size` candidates.

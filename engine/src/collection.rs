@@ -24,6 +24,7 @@ mod error;
 mod filter;
 mod filtered;
 mod follow;
+mod handover;
 mod keeper;
 mod keys;
 mod merge;
@@ -41,8 +42,9 @@ mod verify;
 pub use commit::Written;
 pub use error::CollectionError;
 pub use filter::{Condition, Filter, Range, Values};
+pub use handover::PromoteMode;
 pub use point::{CollectionConfig, KeyKind, MAX_PAYLOAD_BYTES, Point, PointKey, VectorError};
-pub use publish::Previous;
+pub use publish::{Gate, Previous, Promotion};
 
 use crate::{
     Answer, Index, OpenOptions, SearchParams, SearchStats,
@@ -105,6 +107,8 @@ pub struct CollectionOptions {
     /// What builds a base, where this merges by itself: the first, and others when there is no room left. Without it that happens when it is asked
     /// for, by a promotion.
     pub rebuild: Option<Arc<Rebuild>>,
+    /// How bases take the place of others, unless a promotion says.
+    pub mode: PromoteMode,
     /// Bytes of the disk that are left free: writes that put points are refused beyond, so that there is room to delete and to merge.
     pub disk_reserve: u64,
 }
@@ -122,6 +126,7 @@ impl Default for CollectionOptions {
             merges: true,
             disk: Arc::<FileDisk>::default(),
             rebuild: None,
+            mode: PromoteMode::default(),
             disk_reserve: 256 << 20,
         }
     }
@@ -408,6 +413,13 @@ impl Collection {
             inner.make_way()?;
         }
         inner.commit(prepared)
+    }
+
+    /// Whether a search with a short list would be over within about a millisecond: all that it looks at is in memory, and its place is free.
+    pub fn is_at_hand(&self) -> bool {
+        let snapshot = self.inner().snapshot.load();
+        let unlinked = snapshot.len.saturating_sub(snapshot.delta.linked());
+        unlinked <= delta::SCANNED && snapshot.base.as_ref().is_none_or(Index::is_at_hand)
     }
 
     /// The nearest points to `query` `[dim]`. A deadline and a slack hold for the base; vectors in memory are searched with the list.

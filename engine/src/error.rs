@@ -113,6 +113,12 @@ pub enum SearchError {
         /// Queries in flight.
         in_flight: usize,
     },
+    /// It has let go of its codes for another base that takes its place.
+    #[error("{path}: another base is taking its place, and memory for both is not allowed (drain); search again in a moment")]
+    Drained {
+        /// The index.
+        path: PathBuf,
+    },
     /// One searcher too many for the budget that the index was opened with.
     #[error("a searcher needs {needed} bytes, {left} are left of the index's budget; open it with more memory, or use fewer searchers")]
     Budget {
@@ -160,7 +166,7 @@ impl SearchError {
             SearchError::Param { .. } | SearchError::Slack { .. } | SearchError::Radius | SearchError::StringKeys { .. } => {
                 ErrorClass::Usage
             }
-            SearchError::Busy { .. } => ErrorClass::Busy,
+            SearchError::Busy { .. } | SearchError::Drained { .. } => ErrorClass::Busy,
             SearchError::Budget { .. } => ErrorClass::Budget,
             SearchError::Read(error) => class_of(error),
             SearchError::Format(error) => error.class(),

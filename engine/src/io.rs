@@ -13,6 +13,7 @@ pub(crate) mod cache;
 pub mod faulty;
 mod file;
 mod pread;
+mod spill;
 #[cfg(test)]
 mod suite;
 mod uring;
@@ -20,6 +21,7 @@ mod uring;
 pub use buffer::AlignedBuf;
 pub(crate) use buffer::Mapping;
 pub use file::{OpenPagesError, PageFile, drop_page_cache};
+pub(crate) use spill::{PART, Spill};
 
 use std::{
     io,

@@ -72,6 +72,8 @@ impl Kept {
                     file.read_pages_blocking(first, memory)?;
                     for (page, bytes) in (first..).zip(memory.chunks_exact(page_bytes)) {
                         check(page, bytes)?;
+                        // Another base may serve meanwhile.
+                        thread::yield_now();
                     }
                 }
             };

@@ -20,6 +20,7 @@ mod cursor;
 pub mod disk;
 mod error;
 mod exact;
+mod gate;
 pub mod io;
 mod kept;
 mod key_set;
@@ -46,6 +47,7 @@ pub use tuned::{CALIBRATION_FILE, Calibration, WARM_FILE};
 use base::Base;
 use bits::Hidden;
 use key_set::{Filter, Judge};
+use live::MakeRoom;
 use roxanne_core::{
     format::keys::Keys,
     id::{Key, NodeId},
@@ -99,6 +101,11 @@ impl Index {
     /// As [`Index::open`]; also when the reader is not to be had.
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Index, OpenError> {
         Ok(Index { base: Arc::new(Base::open(path.as_ref(), options)?), idle: Arc::default() })
+    }
+
+    /// The same in memory for whose codes room is made as they come, see [`Base::open_in`].
+    pub(crate) fn open_in(path: &Path, options: &OpenOptions, make_room: &mut MakeRoom<'_>) -> Result<Index, OpenError> {
+        Ok(Index { base: Arc::new(Base::open_in(path, options, make_room)?), idle: Arc::default() })
     }
 
     /// What it is.
@@ -287,6 +294,13 @@ impl Index {
     }
 
     /// Works with an idle searcher, or a new one, or waits for one where the budget allows no more.
+    /// Whether a search would begin at once, and read nothing from flash but keys.
+    pub(crate) fn is_at_hand(&self) -> bool {
+        let pool = self.idle.pool();
+        // The first is paid for.
+        self.base.info.all_resident && !self.base.is_drained() && (pool.out == 0 || !pool.searchers.is_empty())
+    }
+
     fn with_searcher<T>(&self, work: impl FnOnce(&mut Searcher) -> Result<T, SearchError>) -> Result<T, SearchError> {
         let mut pool = self.idle.pool();
         let mut searcher = loop {

@@ -6,15 +6,20 @@
 //! every search is over that began before the slot was freed, and edges from before then carry the tag of an earlier use. A page that a search reads
 //! while it is being written fails its checksum or its stamp, and is read again.
 
-use crate::io::Mapping;
+use crate::io::{Mapping, PART, Spill};
 use roxanne_core::{
     format::{FormatError, blob::BlobReader, record},
     id::NodeId,
 };
+use rustix::param::page_size;
 use std::{
     io,
+    path::Path,
     sync::atomic::{AtomicU8, AtomicU64, Ordering},
 };
+
+/// Is told before memory is taken how many bytes it will come to.
+pub(crate) type MakeRoom<'a> = dyn FnMut(u64) -> Result<(), FormatError> + 'a;
 
 /// One PQ code a node, in huge pages.
 pub(crate) struct Codes {
@@ -24,17 +29,20 @@ pub(crate) struct Codes {
 }
 
 impl Codes {
-    /// The codes of `blob`, with room for `capacity`, of which only what is used takes memory.
+    /// The codes of `blob`, with room for `capacity`, of which only what is used takes memory; `make_room` is told how much that comes to, part by part.
     ///
     /// # Errors
-    /// No memory, or a blob that cannot be read.
-    pub(crate) fn load(blob: &BlobReader, code_bytes: usize, capacity: u64) -> Result<Codes, FormatError> {
+    /// No memory, or a blob that cannot be read; what `make_room` says.
+    pub(crate) fn load(blob: &BlobReader, code_bytes: usize, capacity: u64, make_room: &mut MakeRoom<'_>) -> Result<Codes, FormatError> {
         let io = |error| FormatError::Io { path: blob.path().to_path_buf(), error };
         let bytes = usize::try_from(capacity).ok().and_then(|capacity| capacity.checked_mul(code_bytes)).map(|bytes| bytes.max(1));
         let mut memory = Mapping::huge(bytes.ok_or_else(|| io(io::ErrorKind::OutOfMemory.into()))?).map_err(io)?;
         let used = usize::try_from(blob.len()).ok().filter(|&used| used <= memory.as_mut().len());
         let used = used.ok_or_else(|| io(io::ErrorKind::OutOfMemory.into()))?;
-        blob.read_at(0, &mut memory.as_mut()[..used])?;
+        for (part, at) in memory.as_mut()[..used].chunks_mut(PART).zip((0..).step_by(PART)) {
+            make_room(at + part.len() as u64)?;
+            blob.read_at(at, part)?;
+        }
         Ok(Codes { memory, code_bytes, n: AtomicU64::new((used / code_bytes.max(1)) as u64) })
     }
 
@@ -64,6 +72,40 @@ impl Codes {
     pub(crate) unsafe fn range(&self, from: usize, to: usize) -> &[u8] {
         // SAFETY: the caller's promise.
         unsafe { self.memory.slice(from, to - from) }
+    }
+
+    /// Gives all codes to a file, as they are asked for.
+    ///
+    /// # Errors
+    /// What the file system of `directory` says.
+    ///
+    /// # Safety
+    /// Nobody sets one meanwhile.
+    pub(crate) unsafe fn spill(&self, directory: &Path) -> io::Result<Spill<'_>> {
+        // SAFETY: the caller's promise.
+        unsafe { Spill::new(&self.memory, self.bytes() as usize, directory) }
+    }
+
+    /// Gives the memory of all codes back to the system.
+    ///
+    /// # Safety
+    /// Nobody looks at one, or sets one, until they are read again.
+    pub(crate) unsafe fn give_back(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.memory.give_back(0, (self.bytes() as usize).next_multiple_of(page_size()).min(self.memory.len())) };
+    }
+
+    /// Reads the codes again that were given back.
+    ///
+    /// # Errors
+    /// A blob that cannot be read.
+    ///
+    /// # Safety
+    /// Nobody looks at one, or sets one, meanwhile.
+    pub(crate) unsafe fn read_again(&self, blob: &BlobReader) -> Result<(), FormatError> {
+        // SAFETY: the range is that of all codes, within the mapping (`load`), and nobody else refers to it (the caller's promise).
+        let codes = unsafe { std::slice::from_raw_parts_mut(self.memory.pointer(0), self.bytes() as usize) };
+        blob.read_at(0, codes)
     }
 
     /// Sets the code of a node, which may lie beyond the last.

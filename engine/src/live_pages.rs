@@ -4,11 +4,12 @@
 //! Whoever looks at a page holds a guard (epochs; Fraser 2004, section 5.2.3). A page that is replaced stays where it is until all are gone who may look at
 //! it, and then its memory goes back: there are never more than as many pages as the generation has, and those that are on their way out.
 
-use crate::io::Mapping;
+use crate::io::{Mapping, Spill};
 use crossbeam_epoch::{Atomic, Guard, Owned};
 use std::{
     io,
     mem::MaybeUninit,
+    path::Path,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -94,6 +95,18 @@ impl Pages {
                 }
             });
         }
+    }
+
+    /// Gives those that were loaded to a file, as they are asked for. What was written since stays in memory.
+    ///
+    /// # Errors
+    /// What the file system of `directory` says.
+    ///
+    /// # Safety
+    /// Nobody replaces a page meanwhile.
+    pub(crate) unsafe fn spill(&self, directory: &Path) -> io::Result<Spill<'_>> {
+        // SAFETY: the loaded pages are never written again (`page`), and what is given back from them is looked at by nobody.
+        unsafe { Spill::new(&self.loaded, self.count as usize * self.page_bytes, directory) }
     }
 
     /// Lets go of what was replaced, as soon as nobody looks at it.

@@ -145,6 +145,9 @@ impl Query {
         filter: Option<Filter>,
         hidden: Option<Hidden>,
     ) -> Result<(), SearchError> {
+        if base.is_drained() {
+            return Err(SearchError::Drained { path: base.info.path.clone() });
+        }
         self.ranker.take(base, vector)?;
         self.params = *params;
         self.started = Some(Instant::now());

@@ -3,6 +3,7 @@
 use crate::{
     OpenError,
     base::{open_blob, open_codes, read_codebook, shape},
+    bits::Bits,
     io::{AlignedBuf, PageFile},
 };
 use roxanne_core::{
@@ -18,7 +19,7 @@ use roxanne_core::{
     graph::Graph,
     id::NodeId,
 };
-use std::path::Path;
+use std::{path::Path, thread};
 
 /// What was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +30,10 @@ pub struct VerifyReport {
     pub nodes: u64,
     /// Edges.
     pub edges: u64,
-    /// Nodes that the entry point does not reach; a build leaves none.
+    /// Nodes that the entry point does not reach; a build leaves none. Where the graph was not held in memory (`walked`): to which no edge leads.
     pub unreachable: u64,
+    /// Whether all edges were held in memory, and all keys against their records: else a key of every 64th node.
+    pub walked: bool,
     /// Slots without a node, where the index is changed in place.
     pub free: u64,
     /// Edges to nodes that have left their slot: they are none, and fall out when their list is next written.
@@ -44,11 +47,22 @@ const STEP: u64 = 4096;
 /// Nodes of which all codes are held against their vectors.
 const ALL_CODES: u64 = 1 << 20;
 
-/// Verifies the index at `path`; `progress(done, total)` counts pages. Holds graph and keys in RAM meanwhile: 4 bytes an edge, 8 a node.
+/// Nodes of which one key is held against its record, where there is no memory for all.
+const KEYS_OF: usize = 64;
+
+/// Verifies the index at `path`; `progress(done, total)` counts pages. Holds graph and keys in RAM meanwhile: 4 bytes an edge, 19 a node.
 ///
 /// # Errors
 /// The first damage, with file and offset.
 pub fn verify(path: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, OpenError> {
+    verify_within(path, u64::MAX, progress)
+}
+
+/// The same within `ram` bytes, as far as 4 bytes a node allow it: where the graph takes more, it is not walked (see [`VerifyReport::walked`]).
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_within(path: impl AsRef<Path>, ram: u64, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, OpenError> {
     let path = path.as_ref();
     let manifest = Manifest::read(path)?;
     let (superblock, layout) = shape(path, &manifest)?;
@@ -69,8 +83,12 @@ pub fn verify(path: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Res
 
     let pages = PageFile::open(&graph_path, layout.page_bytes, FIRST_PAGE_OFFSET, superblock.page_count)?;
     let mut buffer = AlignedBuf::new(layout.page_bytes).map_err(|error| FormatError::Io { path: graph_path.clone(), error })?;
-    let mut graph = Graph::new(n as usize, layout.max_degree);
-    let (mut row, mut record_keys) = (Vec::new(), vec![None; n as usize]);
+    let walked = n.saturating_mul(4 * layout.max_degree as u64 + 19) <= ram;
+    let mut graph = walked.then(|| Graph::new(n as usize, layout.max_degree));
+    let (mut led_to, mut edge_count) = (Bits::default(), 0);
+    // Of one node in so many.
+    let keys_of = if walked { 1 } else { KEYS_OF };
+    let (mut row, mut record_keys) = (Vec::new(), vec![None; (n as usize).div_ceil(keys_of)]);
     // Which use of its slot each node is, and whether there is one: what edges are held against.
     let mut slots = vec![(0, false); n as usize];
     if manifest.capacity().is_some() {
@@ -96,6 +114,8 @@ pub fn verify(path: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Res
         let corrupt =
             |detail: String| FormatError::Corrupt { path: graph_path.clone(), offset, detail: format!("page {number}: {detail}") };
         pages.read_page_blocking(number, &mut buffer)?;
+        // Whoever serves beside it comes first, and between two ticks the kernel takes the core from nobody who does not offer it.
+        thread::yield_now();
         let header = page::check(&buffer, superblock.file_id, number).map_err(|e| corrupt(e.to_string()))?;
         let first = layout.first_node(number);
         let expected = (n - first).min(layout.per_page as u64);
@@ -114,7 +134,11 @@ pub fn verify(path: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Res
             if is_free && (record.packed().0 > 0 || record.vector().iter().any(|&byte| byte != 0)) {
                 return Err(corrupt(format!("slot {slot} has no node and is not empty")).into());
             }
-            graph.set(node, &row);
+            edge_count += row.len() as u64;
+            match &mut graph {
+                Some(graph) => graph.set(node, &row),
+                None => row.iter().filter(|&&id| id != node).for_each(|id| _ = led_to.insert(id.0)),
+            }
             if !is_free && exact && codes_of(number, slot) {
                 build_code.clear();
                 codec.encode(record.vector(), &mut Vec::new(), &mut build_code);
@@ -126,21 +150,26 @@ pub fn verify(path: impl AsRef<Path>, progress: &mut dyn FnMut(u64, u64)) -> Res
                     return Err(codes.corrupt(place, format!("the code of node {node} is not that of its vector")).into());
                 }
             }
-            if !is_free && generation == 0 {
-                record_keys[node.index()] = Some(record.key().0);
+            if !is_free && generation == 0 && node.index() % keys_of == 0 {
+                record_keys[node.index() / keys_of] = Some(record.key().0);
             }
         }
     }
     progress(superblock.page_count, superblock.page_count);
-    record_keys.truncate(manifest.n as usize);
-    keys.verify(&record_keys)?;
-    let reached = graph.reach(NodeId(superblock.entry as u32), &mut vec![false; graph.n()]).len() as u64;
+    keys.verify(|node| record_keys[node / keys_of].filter(|_| node % keys_of == 0))?;
     let free = slots.iter().filter(|(_, is_free)| *is_free).count() as u64;
+    let entry = NodeId(superblock.entry as u32);
+    let reached = match &graph {
+        Some(graph) => graph.reach(entry, &mut vec![false; graph.n()]).len() as u64,
+        // No edge need lead to the entry.
+        None => led_to.len() + u64::from(led_to.insert(entry.0)),
+    };
     Ok(VerifyReport {
         pages: superblock.page_count,
         nodes: n - free,
-        edges: graph.edge_count(),
+        edges: edge_count,
         unreachable: n - free - reached,
+        walked,
         free,
         stale,
         bytes: manifest.total_bytes(),

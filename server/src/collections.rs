@@ -12,7 +12,9 @@ use crate::{
 };
 use hyper::StatusCode;
 use roxanne_core::{element::ElementType, metric::Metric};
-use roxanne_engine::collection::{Collection, CollectionConfig, CollectionError, CollectionOptions, KeyKind, Rebuild, is_collection};
+use roxanne_engine::collection::{
+    Collection, CollectionConfig, CollectionError, CollectionOptions, KeyKind, PromoteMode, Rebuild, is_collection,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -20,7 +22,10 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -45,6 +50,8 @@ pub(crate) struct Served {
     pub(crate) rebuild: Option<Arc<Rebuild>>,
     /// Measures recall.
     pub(crate) canary: Canary,
+    /// Others shall take over: its base is about to be drained, or is.
+    pub(crate) leaving: AtomicBool,
 }
 
 pub(crate) struct Collections {
@@ -91,6 +98,11 @@ impl Collections {
             }
         }
         Ok(Collections { directory, options, aliases, open: Mutex::new(open), shut: Mutex::new(shut), changing: Mutex::default() })
+    }
+
+    /// How bases take the place of others, unless somebody says.
+    pub(crate) fn mode(&self) -> PromoteMode {
+        self.options.mode
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
@@ -290,8 +302,19 @@ fn finish_recoveries(directory: &Path) -> std::io::Result<()> {
 }
 
 impl Served {
+    /// Whether its searches are refused, or will be soon.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Relaxed) || self.collection.is_drained()
+    }
+
     fn new(collection: Collection, options: &CollectionOptions) -> Served {
-        Served { collection, changing: RwLock::default(), rebuild: options.rebuild.clone(), canary: Canary::default() }
+        Served {
+            collection,
+            changing: RwLock::default(),
+            rebuild: options.rebuild.clone(),
+            canary: Canary::default(),
+            leaving: AtomicBool::new(false),
+        }
     }
 }
 

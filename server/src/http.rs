@@ -10,8 +10,9 @@ use crate::{
     jobs::Jobs,
     patience::{HEAD, Patient},
     reply::{Refusal, envelope},
-    route::{Call, Gives, Run, Scope, Takes},
+    route::{Call, Gives, Reading, Run, Scope, Takes},
     routes::{self, ROUTES},
+    trace,
 };
 use http_body_util::{BodyExt, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::{
@@ -26,6 +27,7 @@ use hyper_util::rt::TokioIo;
 use std::{
     convert::Infallible,
     future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -38,6 +40,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::timeout,
 };
+use tracing::{Instrument, Span};
 
 /// Connections at once.
 const MOST_CONNECTIONS: usize = 4096;
@@ -50,6 +53,8 @@ const HEAD_BYTES: usize = 32 << 10;
 const BODY_BYTES: usize = 32 << 20;
 /// Kibibytes of bodies that are read or worked on at once; those beyond are told to come again.
 pub(crate) const BODIES_KIB: usize = 256 << 10;
+/// Of bodies that are read on the thread of their connection, where they may be searches that are over at once.
+const QUICK_BYTES: usize = 64 << 10;
 /// For what runs when the server is told to stop.
 const LAST_WORDS: Duration = Duration::from_secs(20);
 /// After an accept that failed, as where no more files may be open.
@@ -137,10 +142,11 @@ async fn answer(server: &Arc<Server>, request: Request<Incoming>) -> Answer {
     let origin = head.headers.get(header::ORIGIN).filter(|origin| origin.to_str().is_ok_and(|origin| server.access.is_allowed(origin)));
     let route = routes::find(&head.method, head.uri.path());
     let number = route.as_ref().ok().map(|found| found.number);
+    let span = trace::of_request(&head.method, number.map(|number| ROUTES[number].path), &head.headers, &request_id);
     let outcome = if head.method == Method::OPTIONS && origin.is_some() {
         Ok(preflight())
     } else {
-        routed(server, &head, body, route, start, &request_id).await
+        routed(server, &head, body, route, start, &request_id).instrument(span.clone()).await
     };
     let is_refused = outcome.is_err();
     let mut response = outcome.unwrap_or_else(|mut refusal| {
@@ -152,6 +158,10 @@ async fn answer(server: &Arc<Server>, request: Request<Incoming>) -> Answer {
     }
     let status = response.status();
     server.metrics.answered(number, status.as_u16());
+    span.record("http.response.status_code", i64::from(status.as_u16()));
+    if status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         headers.insert(HeaderName::from_static("x-request-id"), value);
@@ -251,16 +261,37 @@ async fn routed(
             let call = Call { server, request_id, caller: &caller, names: &names, query, start };
             Ok(with_kind(route.status, kind, full(run(&call, &bytes)?)))
         }
-        Run::Engine(_) => {
+        Run::Engine(_) | Run::Search(_) => {
             let busy = |_| Refusal::new(StatusCode::TOO_MANY_REQUESTS, "overload", "too much runs at once; try again");
             let permit = Arc::clone(&server.running).try_acquire_owned().map_err(busy)?;
+            let mut left = None;
+            if let Run::Search(read) = &route.run
+                && bytes.len() <= QUICK_BYTES
+            {
+                let call = Call { server, request_id, caller: &caller, names: &names, query, start };
+                // A panic is a failure of this request, as on another thread.
+                let read = catch_unwind(AssertUnwindSafe(|| read(&call, &bytes))).unwrap_or_else(|_| Err(Refusal::failed()))?;
+                match read {
+                    Reading::Answered(answer) => return Ok(with_kind(route.status, kind, full(answer))),
+                    Reading::Left(work) => left = Some(work),
+                }
+            }
             let (server, request_id, query) = (Arc::clone(server), request_id.to_string(), query.map(str::to_string));
+            let span = Span::current();
             let work = tokio::task::spawn_blocking(move || {
+                let _in = span.enter();
                 let _permits = (permit, of_bodies);
                 let call =
                     Call { server: &server, request_id: &request_id, caller: &caller, names: &names, query: query.as_deref(), start };
-                let Run::Engine(run) = &ROUTES[number].run else { return Err(Refusal::failed()) };
-                run(&call, &bytes)
+                match (left, &ROUTES[number].run) {
+                    (Some(work), _) => work(&call),
+                    (None, Run::Engine(run)) => run(&call, &bytes),
+                    (None, Run::Search(read)) => match read(&call, &bytes)? {
+                        Reading::Answered(answer) => Ok(answer),
+                        Reading::Left(work) => work(&call),
+                    },
+                    _ => Err(Refusal::failed()),
+                }
             });
             Ok(with_kind(route.status, kind, full(work.await.unwrap_or_else(|_| Err(Refusal::failed()))?)))
         }

@@ -22,6 +22,7 @@ mod routes;
 mod searches;
 mod snapshots;
 mod tls;
+mod trace;
 
 use access::Access;
 pub use access::{KeyError, KeyFile, KeyRecord, Role};

@@ -81,6 +81,11 @@ impl Refusal {
         Refusal::new(StatusCode::NOT_FOUND, "not_found", format!("Not found: {}", detail.into()))
     }
 
+    /// Another server answers, or this one in a moment.
+    pub(crate) fn draining(detail: impl Into<String>) -> Refusal {
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "draining", detail)
+    }
+
     pub(crate) fn conflict(code: &'static str, detail: impl Into<String>) -> Refusal {
         Refusal::new(StatusCode::CONFLICT, code, detail)
     }
@@ -166,6 +171,7 @@ impl From<CollectionError> for Refusal {
             E::Payload { at, .. } => bad("payload").field(format!("points[{at}].payload")),
             E::Filter { .. } => bad("filter").field("filter"),
             E::Search(SearchError::Param { name, got, low, high }) => Refusal::out_of_range(name, *got, *low, *high),
+            E::Search(SearchError::Drained { .. }) => Refusal::draining(detail),
             E::KeyExists { .. } => Refusal::conflict("key_exists", detail),
             E::Exists { .. } => Refusal::conflict("exists", detail),
             E::NoPrevious { .. } => Refusal::conflict("no_previous", detail),

@@ -102,6 +102,16 @@ pub(crate) struct Parameter {
 
 type Answer = Box<dyn Fn(&Call, &[u8]) -> Result<Vec<u8>, Refusal> + Send + Sync>;
 
+/// What a request has come to once it is read.
+pub(crate) enum Reading {
+    Answered(Vec<u8>),
+    /// What blocks.
+    Left(Rest),
+}
+
+type Rest = Box<dyn FnOnce(&Call) -> Result<Vec<u8>, Refusal> + Send>;
+type Reader = Box<dyn Fn(&Call, &[u8]) -> Result<Reading, Refusal> + Send + Sync>;
+
 fn number(query: Option<&str>, name: &str) -> Result<Option<usize>, Refusal> {
     let given = query.and_then(|query| query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('=')));
     given.map(str::parse).transpose().map_err(|_| Refusal::bad("bad_input", format!("{name}: a whole number is expected")).field(name))
@@ -121,6 +131,8 @@ impl Parameter {
 pub(crate) enum Run {
     /// By the engine, which blocks.
     Engine(Answer),
+    /// By the engine, at once where it does not block.
+    Search(Reader),
     /// At once.
     Now(Answer),
     /// When a job has ended.
@@ -225,6 +237,27 @@ pub(crate) fn with<B: DeserializeOwned + JsonSchema + 'static, A: Serialize + Js
         takes: Takes::Json(|generator| generator.subschema_for::<B>(), body::read::<B>(b"").is_ok()),
         run: Run::Engine(Box::new(answer)),
         ..plain::<A>(method, path, name, role, about, |_| Err(Refusal::failed()))
+    }
+}
+
+/// The same of searches: those of which `is_quick` says so are answered where they are read, as going to another thread and back costs half of what they do.
+pub(crate) fn searching<B: DeserializeOwned + JsonSchema + Send + 'static, A: Serialize + JsonSchema + 'static>(
+    path: &'static str,
+    name: &'static str,
+    about: &'static str,
+    is_quick: fn(&B) -> bool,
+    run: fn(&Call, &Served, B) -> Result<A, Refusal>,
+) -> Route {
+    let reader = move |call: &Call, bytes: &[u8]| -> Result<Reading, Refusal> {
+        let (served, body) = (call.served()?, body::read::<B>(bytes)?);
+        let at_once = is_quick(&body) && served.collection.is_at_hand();
+        let answer = move |call: &Call| envelope(run(call, &served, body)?, call.start.elapsed().as_secs_f64());
+        if at_once { answer(call).map(Reading::Answered) } else { Ok(Reading::Left(Box::new(answer))) }
+    };
+    Route {
+        takes: Takes::Json(|generator| generator.subschema_for::<B>(), body::read::<B>(b"").is_ok()),
+        run: Run::Search(Box::new(reader)),
+        ..plain::<A>(Method::POST, path, name, Role::Read, about, |_| Err(Refusal::failed()))
     }
 }
 

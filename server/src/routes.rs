@@ -6,7 +6,7 @@ use crate::{
     jobs::{self, Work},
     points::{read, search, write},
     reply::{Refusal, about},
-    route::{Call, Gives, Parameter, Route, Run, Takes, bare, file, job, job_with, plain, segments, with},
+    route::{Call, Gives, Parameter, Route, Run, Takes, bare, file, job, job_with, plain, searching, segments, with},
     searches, snapshots,
 };
 use hyper::{Method, StatusCode};
@@ -37,11 +37,15 @@ pub(crate) static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
     const POST: Method = Method::POST;
     const DELETE: Method = Method::DELETE;
     let well = |_: &Call| Ok(b"healthz check passed".to_vec());
+    let ready = |call: &Call| {
+        let leaving = call.server.collections.all().into_iter().any(|(_, served)| served.is_leaving());
+        if leaving { Err(Refusal::draining("a collection makes way for another base")) } else { Ok(b"all shards are ready".to_vec()) }
+    };
     vec![
         bare("/", "about", Some(Read), JSON, "Which server this is", |_| Ok(about(DIALECT).to_string().into_bytes())).seen(),
         bare("/healthz", "healthz", None, TEXT, "Whether it answers", well),
         bare("/livez", "livez", None, TEXT, "Whether it answers", well),
-        bare("/readyz", "readyz", None, TEXT, "Whether all collections are open that can be", well),
+        bare("/readyz", "readyz", None, TEXT, "Whether it serves: 503 while a collection makes way for another base (drain)", ready),
         bare("/metrics", "metrics", Some(Read), TEXT, "Figures for Prometheus", |call| {
             let names: Vec<&str> = ROUTES.iter().map(|route| route.name).collect();
             Ok(call.server.metrics.text(call.server, &names).into_bytes())
@@ -139,17 +143,25 @@ pub(crate) static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
         with(POST, "/collections/{collection}/points/batch", "batch_points", Write, "Writes, one after the other", |call, body| {
             write::batch(&*call.served()?, body)
         }),
-        with(POST, "/collections/{collection}/points/search", "search_points", Read, "What is near to a vector", |call, body| {
-            search::search(call, &*call.served()?, body)
-        })
+        searching(
+            "/collections/{collection}/points/search",
+            "search_points",
+            "What is near to a vector",
+            search::SearchBody::is_quick,
+            search::search,
+        )
         .over(SEARCHES),
         with(POST, "/collections/{collection}/points/search/batch", "search_batch", Read, "Several searches", |call, body| {
             search::searches(call, &*call.served()?, body)
         })
         .over(SEARCHES),
-        with(POST, "/collections/{collection}/points/query", "query_points", Read, "What is near to a vector or a point", |call, body| {
-            search::query(call, &*call.served()?, body)
-        })
+        searching(
+            "/collections/{collection}/points/query",
+            "query_points",
+            "What is near to a vector or a point",
+            search::QueryRequest::is_quick,
+            search::query,
+        )
         .over(SEARCHES),
         with(POST, "/collections/{collection}/points/query/batch", "query_batch", Read, "Several of them", |call, body| {
             search::queries(call, &*call.served()?, body)
@@ -188,7 +200,7 @@ pub(crate) static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
         Route {
             takes: Takes::Rows,
             gives: Gives::Bare(ROWS),
-            run: Run::Engine(Box::new(|call, bytes| searches::rows(call, &*call.served()?, bytes))),
+            run: Run::Search(Box::new(searches::read_rows)),
             ..plain::<Value>(
                 POST,
                 "/v1/collections/{collection}/search",
@@ -209,7 +221,7 @@ pub(crate) static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
         )
         .over(SEARCHES),
         job_with("/v1/collections/{collection}/promote", "promote", "Make an index of DATA/incoming the base", Work::promotion),
-        job("/v1/collections/{collection}/rollback", "rollback", "Bring back the base before", Work::rollback),
+        job_with("/v1/collections/{collection}/rollback", "rollback", "Bring back the base before", Work::rollback),
         job("/v1/collections/{collection}/rebuild", "rebuild", "Build a base of all points", Work::rebuild),
         job("/v1/collections/{collection}/snapshot", "snapshot_job", "Copy a collection, as a job", |call| {
             call.served()?;
@@ -284,45 +296,40 @@ pub(crate) struct Found {
     pub(crate) names: Vec<String>,
 }
 
-/// Whether a path has the form of a pattern; what stands in the braces goes into `names`.
-fn fits(pattern: &str, path: &[&str], names: &mut Vec<String>) -> Option<()> {
-    names.clear();
-    let mut rest = path.iter();
-    for segment in segments(pattern) {
-        if segment == "*" {
-            return Some(());
-        }
-        let given = rest.next()?;
-        if segment.starts_with('{') {
-            names.push(decoded(given)?);
-        } else if segment != *given {
-            return None;
-        }
-    }
-    rest.next().is_none().then_some(())
+/// The parts of every route's path, and how many of them have braces.
+static FORMS: LazyLock<Vec<(Vec<&'static str>, usize)>> =
+    LazyLock::new(|| ROUTES.iter().map(|route| (segments(route.path).collect(), route.names().count())).collect());
+
+/// Whether the parts of a path are those of a form: braces stand for any, `*` for all that follow.
+fn fits(form: &[&str], path: &[&str]) -> bool {
+    let (form, is_long_enough) = match form.split_last() {
+        Some((&"*", form)) => (form, path.len() >= form.len()),
+        _ => (form, path.len() == form.len()),
+    };
+    is_long_enough && form.iter().zip(path).all(|(part, given)| part.starts_with('{') || part == given)
 }
 
 /// The route of a request. Where several have the form of its path, those with the fewest braces are meant.
 pub(crate) fn find(method: &Method, path: &str) -> Result<Found, Refusal> {
     let parts: Vec<&str> = segments(path).collect();
     let method = if method == Method::HEAD { &Method::GET } else { method };
-    let (mut meant, mut names): (Vec<usize>, Vec<String>) = Default::default();
-    for (number, route) in ROUTES.iter().enumerate() {
-        let mut given = Vec::new();
-        if fits(route.path, &parts, &mut given).is_none() || (!meant.is_empty() && given.len() > names.len()) {
-            continue;
+    let (mut meant, mut fewest) = (Vec::new(), usize::MAX);
+    for (number, (form, braces)) in FORMS.iter().enumerate() {
+        if *braces <= fewest && fits(form, &parts) {
+            if *braces < fewest {
+                meant.clear();
+            }
+            fewest = *braces;
+            meant.push(number);
         }
-        if given.len() < names.len() {
-            meant.clear();
-        }
-        names = given;
-        meant.push(number);
     }
     if let Some(&number) = meant.iter().find(|number| ROUTES[**number].method == *method) {
-        return Ok(Found { number, names });
+        let braces = FORMS[number].0.iter().zip(&parts).filter(|(part, _)| part.starts_with('{'));
+        let names: Option<Vec<String>> = braces.map(|(_, given)| decoded(given)).collect();
+        return names.map(|names| Found { number, names }).ok_or_else(|| Refusal::not_found(format!("{method} {path}")));
     }
     let is_qdrants =
-        |(its, pattern): &(&str, &str)| (*its == "*" || *its == method.as_str()) && fits(pattern, &parts, &mut Vec::new()).is_some();
+        |(its, pattern): &(&str, &str)| (*its == "*" || *its == method.as_str()) && fits(&segments(pattern).collect::<Vec<_>>(), &parts);
     if NOT_THERE.iter().any(is_qdrants) {
         return Err(Refusal::not_there(&format!("{method} {path}")));
     }

@@ -7,10 +7,10 @@ use crate::{
     metrics::thread_cpu,
     points::{
         self,
-        search::{LIST_SIZE, score},
+        search::{LIST_SIZE, SHORT_LIST, score},
     },
     reply::Refusal,
-    route::{Call, late},
+    route::{Call, Reading, late},
 };
 use roxanne_engine::{
     SearchParams,
@@ -20,6 +20,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::Instant;
+use tracing::field::Empty;
 
 /// Rows of one binary request.
 const MOST_ROWS: usize = 10_000;
@@ -73,8 +74,16 @@ impl Search<'_> {
 
 /// What is found, within the time that was given.
 pub(crate) fn found(call: &Call, served: &Served, search: &Search) -> Result<Found, Refusal> {
+    // Numbers of other kinds reach collectors as texts.
+    let (k, list_size) = (search.params.k as i64, search.params.list_size as i64);
+    let span =
+        tracing::debug_span!("search", plan = search.plan().name(), k, list_size, reads = Empty, expanded = Empty, distances = Empty);
+    let _in = span.enter();
     let (start, cpu) = (Instant::now(), thread_cpu());
     let found = search.run(served)?;
+    for (name, count) in [("reads", found.stats.reads), ("expanded", found.stats.expanded), ("distances", found.stats.distances)] {
+        span.record(name, count as i64);
+    }
     let (took, plan) = (start.elapsed(), search.plan());
     call.server.metrics.searched(plan, took, thread_cpu().saturating_sub(cpu), &found.stats);
     served.canary.note(search);
@@ -184,7 +193,18 @@ pub(crate) fn explain(call: &Call, served: &Served, body: Explain) -> Result<Exp
 ///
 /// The answer, little-endian: u32 rows, then for every row a u32 count of hits, and for every hit an f32 score, a u16 length and so many bytes of the id
 /// as a text.
-pub(crate) fn rows(call: &Call, served: &Served, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+pub(crate) fn read_rows(call: &Call, body: &[u8]) -> Result<Reading, Refusal> {
+    let served = call.served()?;
+    let is_short = |name: &str| call.number(name).map(|number| number.unwrap_or(LIST_SIZE) <= SHORT_LIST);
+    let at_once = body.len() <= 4 * served.collection.config().dim && is_short("limit")? && is_short("list_size")?;
+    if at_once && served.collection.is_at_hand() {
+        return rows(call, &served, body).map(Reading::Answered);
+    }
+    let body = body.to_vec();
+    Ok(Reading::Left(Box::new(move |call| rows(call, &served, &body))))
+}
+
+fn rows(call: &Call, served: &Served, body: &[u8]) -> Result<Vec<u8>, Refusal> {
     let collection = &served.collection;
     let dim = collection.config().dim;
     let row_bytes = 4 * dim;

@@ -19,6 +19,8 @@ from serving import serving
 warnings.simplefilter("error")
 DIM = 16
 POINTS = 4000
+# In whose memory each base takes the place of the one before.
+MODES = ["overlap", "half", "half"]
 
 
 def vector(key, turn):
@@ -132,12 +134,12 @@ def night(roxanne, url, data):
                 sequence = ask(url, "GET", "/v1/collections/docs")["sequence"]
                 rows = {key: row for key, row in day.acked.items() if row is not None}
             build(roxanne, data, rows, data / "incoming" / f"night-{number}")
-            body = {"index": f"night-{number}", "sequence": sequence, "gate": {"recall_at_10": 0.9}}
+            body = {"index": f"night-{number}", "sequence": sequence, "gate": {"recall_at_10": 0.9}, "mode": MODES[number]}
             done(url, ask(url, "POST", "/v1/collections/docs/promote", body))
             state = ask(url, "GET", "/v1/collections/docs")
             assert state["base_points"] >= len(rows) - 100, state
             if number == 1:
-                done(url, ask(url, "POST", "/v1/collections/docs/rollback", {}))
+                done(url, ask(url, "POST", "/v1/collections/docs/rollback", {"mode": "half"}))
                 assert ask(url, "GET", "/v1/collections/docs")["previous"] is None
     assert day.searches > 20, day.searches
     kinds = [(job["kind"], job["state"]) for job in ask(url, "GET", "/v1/jobs")["jobs"]]
@@ -150,15 +152,48 @@ def night(roxanne, url, data):
     return day
 
 
+def drained(roxanne, url, data, day):
+    """A base comes while others answer: first /readyz says so, then searches are refused, and all else goes on."""
+    with urllib.request.urlopen(url + "/readyz") as answer:
+        assert answer.status == 200
+    sequence = ask(url, "GET", "/v1/collections/docs")["sequence"]
+    build(roxanne, data, {key: row for key, row in day.acked.items() if row is not None}, data / "incoming" / "drained")
+    body = {"index": "drained", "sequence": sequence, "gate": {"recall_at_10": 0.9, "queries": 1000}, "mode": "drain", "drain_seconds": 1}
+    job = ask(url, "POST", "/v1/collections/docs/promote", body)
+    told, key = [], next(key for key, row in day.acked.items() if row is not None)
+    search = json.dumps({"query": vector(0, 0), "limit": 3}).encode()
+    while ask(url, "GET", f"/v1/jobs/{job['id']}")["state"] == "running":
+        for path, data in [("/readyz", None), ("/collections/docs/points/query", search)]:
+            request = urllib.request.Request(url + path, data=data, headers={"content-type": "application/json"})
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    told.append((path, answer.status))
+            except urllib.error.HTTPError as error:
+                assert error.code == 503 and error.headers["retry-after"] and json.load(error)["code"] == "draining", error
+                told.append((path, 503))
+        assert ask(url, "POST", "/collections/docs/points", {"ids": [key]})
+        ask(url, "PUT", "/collections/docs/points", {"points": [{"id": key, "vector": day.acked[key]}]})
+    done(url, ask(url, "GET", f"/v1/jobs/{job['id']}"))
+    searches = [status for path, status in told if path != "/readyz"]
+    assert ("/readyz", 503) in told and told.index(("/readyz", 503)) < len(told) // 2, told
+    # Others have a second to take over before searches are refused.
+    assert searches[0] == 200 and 503 in searches, searches
+    with urllib.request.urlopen(url + "/readyz") as answer:
+        assert answer.status == 200
+    assert len(ask(url, "POST", "/collections/docs/points/query", {"query": vector(0, 0), "limit": 3})["points"]) == 3
+
+
 def main(roxanne):
     with tempfile.TemporaryDirectory() as data:
         day = None
         for told in ["at the end", "after a restart"]:
             with serving(roxanne, data) as url:
-                day = day or night(roxanne, url, Path(data))
+                if day is None:
+                    day = night(roxanne, url, Path(data))
+                    drained(roxanne, url, Path(data), day)
                 day.url = url
                 day.holds(told)
-    print(f"a night: 3 promotions and a way back beside {day.searches} searches and writes to {len(day.acked)} points; nothing lost, no request failed")
+    print(f"a night: 4 promotions, in every mode, and a way back beside {day.searches} searches and writes to {len(day.acked)} points; nothing lost, no request failed")
 
 
 main(sys.argv[1])

@@ -1,17 +1,24 @@
 //! `merge` and `promote`: what lies in memory comes into the base, in place or by a new one; a finished index becomes the base.
 
 use super::{Limits, Shape};
-use crate::{failure::Failure, interrupt, progress, text};
+use crate::{failure::Failure, interrupt, parse, progress, text};
 use roxanne::rebuild::{Rebuild, rebuild};
 use roxanne_builder::Observer;
 use roxanne_core::{ErrorClass, format::record::Stored};
-use roxanne_engine::collection::{Collection, CollectionOptions, MergeLimits, Previous};
+use roxanne_engine::{
+    Index,
+    collection::{Collection, CollectionOptions, MergeLimits, Previous, Promotion},
+};
 use std::{
     io::Write,
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
+
+/// Vectors that a gate looks for, and the list it looks with.
+const GATE_QUERIES: u64 = 100;
+const GATE_LIST_SIZE: usize = 100;
 
 /// Bring all points of a collection into its base
 #[derive(clap::Args)]
@@ -46,6 +53,7 @@ pub(crate) struct MergeArgs {
 #[command(after_help = "Example:
   roxanne info docs --json | jq .sequence        before the build begins
   roxanne promote docs new.rx --sequence 1234    when it is done
+  roxanne promote docs new.rx --sequence 1234 --gate 'recall@10>=0.95'
 
 The index holds the collection as it was after that batch; what was put or deleted later stays so. Into an empty collection an index goes with
 --sequence 0. Its directory moves into that of the collection; where that was cut off before it counted, it lies there as base-NUMBER and can be
@@ -63,6 +71,9 @@ pub(crate) struct PromoteArgs {
     /// Remove the base that it replaces; otherwise it is kept, so that `rollback` can bring it back
     #[arg(long)]
     remove_previous: bool,
+    /// What it must reach: the recall of searches for its own vectors, with a list of 100, against all of them
+    #[arg(long, value_name = "recall@10>=R", value_parser = parse::gate)]
+    gate: Option<f64>,
 }
 
 /// Put the base before the last promotion back
@@ -98,7 +109,12 @@ pub(crate) fn rollback(args: &RollbackArgs, out: &mut dyn Write) -> Result<(), F
 pub(crate) fn promote(args: &PromoteArgs, _: &mut dyn Write) -> Result<(), Failure> {
     let collection = Collection::open(&args.directory, &CollectionOptions { delta_bytes: u64::MAX, ..CollectionOptions::default() })?;
     let previous = if args.remove_previous { Previous::Remove } else { Previous::Keep };
-    Ok(collection.promote(&args.index, args.sequence, previous)?)
+    let judge = |index: &Index| {
+        let Some(least) = args.gate else { return Ok(()) };
+        let recall = index.own_recall(GATE_QUERIES, GATE_LIST_SIZE, &mut |_| true).map_err(|error| error.to_string())?.unwrap_or_default();
+        if recall >= least { Ok(()) } else { Err(format!("its recall@10 is {recall:.4}, the gate asks for {least}")) }
+    };
+    Ok(collection.promote_with(&args.index, args.sequence, &Promotion { previous, gate: Some(&judge), ..Promotion::default() })?)
 }
 
 pub(crate) fn merge(args: &MergeArgs, out: &mut dyn Write) -> Result<(), Failure> {

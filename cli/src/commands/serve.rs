@@ -4,6 +4,7 @@ use super::collection::{Source, fill};
 use crate::{
     failure::Failure,
     interrupt,
+    otlp::Traces,
     settings::{LogFormat, LogLevel, Settings},
 };
 use roxanne::rebuild;
@@ -22,7 +23,8 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
-use tracing_subscriber::filter::LevelFilter;
+use tokio::runtime::Runtime;
+use tracing_subscriber::{Layer, filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// For what runs when all connections have ended.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -98,19 +100,25 @@ fn give_large_pieces_back() {
     }
 }
 
-fn log(format: LogFormat, level: LogLevel) {
+/// Begins to log, and to send traces where they are wanted.
+fn log(settings: &Settings, runtime: &Runtime) -> Result<Option<Traces>, Failure> {
+    let (format, level) = (settings.log_format.unwrap_or(LogFormat::Text), settings.log_level.unwrap_or(LogLevel::Info));
     let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
     };
-    let lines = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_ansi(false).with_target(false);
-    // Whoever logs already goes on doing so.
-    let _ = match format {
-        LogFormat::Text => lines.try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false).with_target(false);
+    let lines = match format {
+        LogFormat::Text => lines.with_filter(level).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_filter(level).boxed(),
     };
+    let traces = settings.otlp_endpoint.as_deref().map(|endpoint| Traces::begin(endpoint, runtime.handle())).transpose();
+    let traces = traces.map_err(|error| Failure::usage(format!("otlp-endpoint: {error}")))?;
+    // Whoever logs already goes on doing so.
+    let _ = tracing_subscriber::registry().with(lines).with(traces.as_ref().map(Traces::layer)).try_init();
+    Ok(traces)
 }
 
 /// Puts the rows of files into a collection that is served.
@@ -131,9 +139,16 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     let settings = args.settings.clone().or(file);
     settings.check()?;
     give_large_pieces_back();
-    log(settings.log_format.unwrap_or(LogFormat::Text), settings.log_level.unwrap_or(LogLevel::Info));
+    let failed = |error| Failure::new(ErrorClass::Device, format!("cannot start threads: {error}"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
+    let traces = log(&settings, &runtime)?;
     let base = OpenOptions { budget: Budget::ram(settings.ram.unwrap_or_else(|| memory() / 4)), ..OpenOptions::default() };
-    let collection = CollectionOptions { base, delta_bytes: settings.delta_ram.unwrap_or(DELTA_RAM), ..CollectionOptions::default() };
+    let collection = CollectionOptions {
+        base,
+        delta_bytes: settings.delta_ram.unwrap_or(DELTA_RAM),
+        mode: settings.promote_mode.unwrap_or_default(),
+        ..CollectionOptions::default()
+    };
     let at_all = |time: &Duration| !time.is_zero();
     let options = ServerOptions {
         data: settings.data.unwrap_or_else(|| PathBuf::from("data")),
@@ -149,8 +164,6 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         collection: rebuild::by_itself(collection, Budget::ram(settings.build_ram.unwrap_or(BUILD_RAM))),
     };
     let scheme = if options.tls.is_some() { "https" } else { "http" };
-    let failed = |error| Failure::new(ErrorClass::Device, format!("cannot start threads: {error}"));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
     let stop = interrupt::stop_flag();
     let mut told = Ok(());
     // Where systemd does not listen, nobody is told.
@@ -165,6 +178,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         }
         notify(NotifyState::Stopping);
     }));
+    traces.into_iter().for_each(Traces::end);
     // What still runs then has answered nobody.
     runtime.shutdown_timeout(LAST_WORDS);
     served.map_err(|error| Failure::new(error.class(), error))?;

@@ -405,11 +405,11 @@ impl Keys {
     }
 
     /// Checks every page, that entries are in rising order of keys, and that each leads to a node of its own, which bears that key:
-    /// `record_keys` \[n\] are those of the records; `None` where another node has come into the slot, or none.
+    /// `record_key` gives that of a node's record; `None` where another node has come into the slot, or none, or it is not to be looked at.
     ///
     /// # Errors
     /// The first damaged place.
-    pub fn verify(&self, record_keys: &[Option<u64>]) -> Result<(), FormatError> {
+    pub fn verify(&self, record_key: impl Fn(usize) -> Option<u64>) -> Result<(), FormatError> {
         self.blob.verify()?;
         let mut seen = vec![false; self.n as usize];
         let mut last: Option<Vec<u8>> = None;
@@ -425,7 +425,7 @@ impl Keys {
             if node >= self.n || std::mem::replace(&mut seen[node as usize], true) {
                 return Err(self.blob.corrupt(offset, format!("a key leads to node {node} of {}, or two do", self.n)));
             }
-            if let Some(record_key) = record_keys.get(node as usize).copied().flatten() {
+            if let Some(record_key) = record_key(node as usize) {
                 let borne = match self.string_of(Key(record_key))? {
                     Some(text) => text.into_bytes(),
                     None => bytes(record_key),

@@ -150,6 +150,12 @@ pub enum CollectionError {
         /// What the store says.
         detail: String,
     },
+    /// A base that shall be drained, and is not.
+    #[error("{path}: searches or scans of the base that began a minute ago go on; nothing was changed, try again")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Nothing to go back to.
     #[error("{path}: the base before the last promotion is not kept; there is nothing to go back to")]
     NoPrevious {
@@ -209,7 +215,7 @@ impl CollectionError {
     pub fn class(&self) -> ErrorClass {
         use CollectionError as E;
         match self {
-            E::Locked { .. } | E::BeingRead { .. } | E::Behind { .. } | E::DeltaFull { .. } => ErrorClass::Busy,
+            E::Locked { .. } | E::BeingRead { .. } | E::InUse { .. } | E::Behind { .. } | E::DeltaFull { .. } => ErrorClass::Busy,
             E::DiskFull { .. } => ErrorClass::Budget,
             E::Poisoned { .. } | E::WriteOutcomeUnknown { .. } => ErrorClass::Device,
             E::Store { corrupt, .. } => {

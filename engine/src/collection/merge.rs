@@ -33,7 +33,7 @@ use roxanne_core::{
 use std::{
     collections::{BTreeSet, HashSet},
     path::Path,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 
@@ -60,7 +60,9 @@ pub struct MergeLimits {
 
 impl Default for MergeLimits {
     fn default() -> MergeLimits {
-        MergeLimits { inserts: 8192, removals: 8192, threads: std::thread::available_parallelism().map_or(1, usize::from) }
+        // Asked once, as the answer is read from files.
+        static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
+        MergeLimits { inserts: 8192, removals: 8192, threads: *CORES }
     }
 }
 

@@ -9,12 +9,13 @@ use super::{
     Collection, CollectionConfig, CollectionError, KeyKind, PointKey,
     commit::Writer,
     delta::{Delta, Slot},
+    handover::{PromoteMode, aside},
     io,
     keys::node_of,
     locked, redo,
     store::{Batch, Before, NO_NODE},
 };
-use crate::{Index, verify::verify};
+use crate::{Index, verify::verify_within};
 use roxanne_core::{
     element::ElementType,
     format::{
@@ -37,12 +38,27 @@ const PROBED: u64 = 1000;
 const BASE: &str = "base-";
 
 /// What becomes of the base that a promotion replaces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Previous {
     /// It stays on the disk, so that [`Collection::rollback`] can bring it back; what was kept of an earlier one goes.
+    #[default]
     Keep,
     /// It goes.
     Remove,
+}
+
+/// Says of the opened index whether it may become the base, and why not.
+pub type Gate<'a> = dyn Fn(&Index) -> Result<(), String> + 'a;
+
+/// How an index becomes the base.
+#[derive(Clone, Copy, Default)]
+pub struct Promotion<'a> {
+    /// What becomes of the base that is there.
+    pub previous: Previous,
+    /// Whose memory it takes.
+    pub mode: PromoteMode,
+    /// Looks at it last.
+    pub gate: Option<&'a Gate<'a>>,
 }
 
 /// The name of a base's directory.
@@ -122,7 +138,15 @@ impl Collection {
     /// `Rejected` where the index is damaged, of another shape, or lacks points of the base that it replaces; a failing disk. The old base serves
     /// on then.
     pub fn promote(&self, source: impl AsRef<Path>, sequence: u64, previous: Previous) -> Result<(), CollectionError> {
-        self.promote_over(source.as_ref(), sequence, previous, None)
+        self.promote_with(source, sequence, &Promotion { previous, mode: self.inner().options.mode, gate: None })
+    }
+
+    /// The same with every choice.
+    ///
+    /// # Errors
+    /// As [`Collection::promote`]; what the gate says, `Rejected`.
+    pub fn promote_with(&self, source: impl AsRef<Path>, sequence: u64, promotion: &Promotion) -> Result<(), CollectionError> {
+        self.promote_over(source.as_ref(), sequence, promotion, None)
     }
 
     /// The same of an index that was built of this collection's own points ([`Collection::export`]) while its base was the generation `of`, `None` for none:
@@ -131,7 +155,8 @@ impl Collection {
     /// # Errors
     /// As [`Collection::promote`].
     pub fn replace(&self, source: impl AsRef<Path>, sequence: u64, of: Option<u64>) -> Result<(), CollectionError> {
-        self.promote_over(source.as_ref(), sequence, Previous::Remove, Some(of))
+        let promotion = Promotion { previous: Previous::Remove, mode: self.inner().options.mode, gate: None };
+        self.promote_over(source.as_ref(), sequence, &promotion, Some(of))
     }
 
     /// The number of the base that is there.
@@ -139,7 +164,7 @@ impl Collection {
         self.inner().snapshot.load().base.as_ref().map(|base| base.info().generation)
     }
 
-    fn promote_over(&self, source: &Path, sequence: u64, previous: Previous, of: Option<Option<u64>>) -> Result<(), CollectionError> {
+    fn promote_over(&self, source: &Path, sequence: u64, promotion: &Promotion, of: Option<Option<u64>>) -> Result<(), CollectionError> {
         let inner = self.inner();
         if inner.options.read_only {
             return Err(CollectionError::ReadOnly { path: inner.path.clone() });
@@ -148,7 +173,7 @@ impl Collection {
         let manifest = self.judge(source, sequence)?;
         let name = format!("{BASE}{:016x}", manifest.generation);
         let target = inner.path.join(&name);
-        let _no_merge = locked(&inner.merging);
+        let no_merge = locked(&inner.merging);
         let is_base = || locked(&inner.writer).base.as_ref().map(name_of).as_ref() == Some(&name);
         if is_base() {
             return Err(rejected("it is the base already".to_string()));
@@ -164,9 +189,11 @@ impl Collection {
             fs::rename(source, &target).map_err(io(source))?;
         }
         let outcome = File::open(&inner.path).and_then(|directory| directory.sync_all()).map_err(io(&inner.path)).and_then(|()| {
-            let base = Index::open_with(&target, &inner.options.base)?;
-            self.check_keys(&base, sequence).map_err(rejected)?;
-            self.replace_base(base, &name, sequence, previous, of)
+            self.open_in_place(&target, promotion.mode, &no_merge, |base| {
+                self.check_keys(&base, sequence).map_err(rejected)?;
+                promotion.gate.map_or(Ok(()), |gate| gate(&base)).map_err(rejected)?;
+                self.replace_base(base, &name, sequence, promotion.previous, of)
+            })
         });
         match outcome {
             Ok(old) => {
@@ -199,7 +226,9 @@ impl Collection {
         if superblock.epoch > BUILT || redo::path_in(source).exists() {
             return Err(rejected("it was the base of a collection and was changed; what is in it is known there alone".to_string()));
         }
-        let report = verify(source, &mut |_, _| ()).map_err(|error| rejected(error.to_string()))?;
+        // It has a quarter as much as serving.
+        let ram = self.inner().options.base.budget.ram / 4;
+        let report = aside(|| verify_within(source, ram, &mut |_, _| ())).map_err(|error| rejected(error.to_string()))?;
         if report.unreachable > 0 {
             return Err(rejected(format!("{} of its nodes cannot be reached", report.unreachable)));
         }

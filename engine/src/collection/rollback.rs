@@ -8,10 +8,11 @@ use super::{
     Collection, CollectionError, PointKey,
     commit::Writer,
     delta::{Delta, MAX_SLOTS},
+    handover::PromoteMode,
     keys::node_of,
     locked,
     publish::{check_base, name_of},
-    store::{Batch, NO_NODE},
+    store::{Batch, Before, NO_NODE},
 };
 use crate::Index;
 use std::{fs, sync::Arc};
@@ -32,15 +33,29 @@ impl Collection {
     /// `NoPrevious` where none is kept; a base that cannot be opened; `DeltaFull` where what was written since does not fit memory; a failing disk. The base
     /// that is there serves on then.
     pub fn rollback(&self) -> Result<(), CollectionError> {
+        self.rollback_with(self.inner().options.mode)
+    }
+
+    /// The same, in the memory that `mode` says.
+    ///
+    /// # Errors
+    /// As [`Collection::rollback`].
+    pub fn rollback_with(&self, mode: PromoteMode) -> Result<(), CollectionError> {
         let inner = self.inner();
         if inner.options.read_only {
             return Err(CollectionError::ReadOnly { path: inner.path.clone() });
         }
-        let _no_merge = locked(&inner.merging);
+        let no_merge = locked(&inner.merging);
         let before = inner.store.before()?.ok_or_else(|| CollectionError::NoPrevious { path: inner.path.clone() })?;
-        let base = Index::open_with(inner.path.join(&before.name), &inner.options.base)?;
-        check_base(&base, &inner.config, &before.name).map_err(|detail| inner.store.damaged(detail))?;
+        self.open_in_place(&inner.path.join(&before.name), mode, &no_merge, |base| {
+            check_base(&base, &inner.config, &before.name).map_err(|detail| inner.store.damaged(detail))?;
+            self.put_back(&base, &before)
+        })
+    }
 
+    /// Puts the base that was `before` into the place of the one that is there.
+    fn put_back(&self, base: &Index, before: &Before) -> Result<(), CollectionError> {
+        let inner = self.inner();
         let store = &inner.store;
         let mut writer = locked(&inner.writer);
         writer.check(&inner.path)?;
@@ -51,14 +66,14 @@ impl Collection {
         next.merged = before.merged;
         next.take_slots(store, |each| store.each_run_before(each))?;
         let replaced = writer.base.as_ref().map(name_of).unwrap_or_default();
-        store.put_back(&mut batch, &before, sequence, &replaced)?;
+        store.put_back(&mut batch, before, sequence, &replaced)?;
 
         let key_of =
             |key: &[u8]| PointKey::from_bytes(inner.config.keys, key).ok_or_else(|| store.damaged(format!("a key of {} bytes", key.len())));
         let node_then = |bytes: &[u8], key: &PointKey| -> Result<u32, CollectionError> {
             Ok(match store.node_before(bytes)? {
                 Some(node) => node,
-                None => node_of(Some(&base), key)?.unwrap_or(NO_NODE),
+                None => node_of(Some(base), key)?.unwrap_or(NO_NODE),
             })
         };
         // Deleted since, and before.

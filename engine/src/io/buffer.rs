@@ -69,7 +69,7 @@ impl Mapping {
     /// # Safety
     /// Nobody looks there, now or ever again.
     pub(crate) unsafe fn give_back(&self, at: usize, bytes: usize) {
-        assert!(bytes <= self.bytes && at <= self.bytes - bytes, "bytes {at} + {bytes} of a mapping of {}", self.bytes);
+        assert!(bytes <= self.len() && at <= self.len() - bytes, "bytes {at} + {bytes} of a mapping of {}", self.bytes);
         // The system rounds a length up: what is no page of its own would take its neighbors along.
         if !at.is_multiple_of(page_size()) || !bytes.is_multiple_of(page_size()) {
             return;
@@ -82,6 +82,11 @@ impl Mapping {
     pub(crate) fn as_mut(&mut self) -> &mut [u8] {
         // SAFETY: the whole mapping, alive as long as `self`, initialised by the kernel with zeros; `&mut self` makes us its only user.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.bytes) }
+    }
+
+    /// Bytes of it, to the end of its last page.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.next_multiple_of(page_size())
     }
 
     /// Leaves the memory mapped for ever, for when the kernel may still write into it.

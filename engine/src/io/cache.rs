@@ -155,6 +155,27 @@ impl PageCache {
         frame.pins.fetch_and(!WRITING, Ordering::Release);
     }
 
+    /// Gives the memory of all frames back to the system: none holds a page, and none takes one in, until it is opened again.
+    pub(crate) fn close(&self) {
+        for frame in &self.frames {
+            frame.tag.store(0, Ordering::Relaxed);
+            // As in `offer`, and for long. Pages are looked at for microseconds.
+            while frame.pins.compare_exchange_weak(0, WRITING, Ordering::Acquire, Ordering::Relaxed).is_err() {
+                std::thread::yield_now();
+            }
+        }
+        // SAFETY: all frames are being written, as it were: nobody makes a slice of one (`get`). What is read there after `open` was put there by `offer`.
+        unsafe { self.memory.give_back(0, self.frames.len() * self.page_bytes) };
+    }
+
+    /// Takes pages in again after [`PageCache::close`].
+    pub(crate) fn open(&self) {
+        for frame in &self.frames {
+            frame.tag.store(0, Ordering::Relaxed);
+            frame.pins.fetch_and(!WRITING, Ordering::Release);
+        }
+    }
+
     /// How often each page was wanted lately.
     pub(crate) fn counts(&self) -> Vec<u8> {
         self.wanted.iter().map(|count| count.load(Ordering::Relaxed)).collect()
@@ -239,6 +260,27 @@ mod tests {
         drop(held);
         cache.offer(9, &page(9));
         assert!(cache.get(9).is_some());
+    }
+
+    #[test]
+    fn closed_it_holds_nothing_and_opened_again_it_takes_pages_in() {
+        let cache = cache(8, 100);
+        (0..8).for_each(|number| cache.offer(number, &page(number)));
+        let held = cache.get(3).unwrap();
+        thread::scope(|scope| {
+            let closing = scope.spawn(|| cache.close());
+            while cache.get(7).is_some() {
+                thread::yield_now();
+            }
+            // Who looks at a page looks at it to the end.
+            assert!(!closing.is_finished() && *held == page(3)[..]);
+            drop(held);
+        });
+        (0..8).for_each(|number| cache.offer(number, &page(number)));
+        assert!((0..8).all(|number| cache.get(number).is_none()));
+        cache.open();
+        (0..8).for_each(|number| cache.offer(number, &page(number)));
+        assert!((0..8).all(|number| *cache.get(number).unwrap() == page(number)[..]));
     }
 
     #[test]

@@ -1,25 +1,32 @@
 //! What jobs do.
 
-use super::{Control, Measure, Progress, child, recall};
+use super::{Control, Measure, Progress, child};
 use crate::{ImportFiles, Server, collections::Served, files, points::search::LIST_SIZE, reply::Refusal, route::Call};
 use roxanne_core::format::manifest::Manifest;
 use roxanne_engine::{
-    Budget, Hit, Index, SearchParams,
-    collection::{CollectionError, Previous},
+    Index,
+    collection::{CollectionError, Previous, PromoteMode, Promotion},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{
+    cell::Cell,
     fs,
-    path::{Path, PathBuf},
-    sync::Arc,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
 };
 
 /// Where indexes lie that shall become the base of a collection, and vectors to build them of, within the data directory.
 pub(super) const INCOMING: &str = "incoming";
 /// The form of a name, as `files::is_name` says it.
 const NAME: &str = "^[A-Za-z0-9_-][A-Za-z0-9_.-]*$";
+/// Seconds between refusing new work at /readyz and refusing searches, unless said; at most; and between two looks at them.
+const DRAIN: u64 = 5;
+const LONGEST_DRAIN: u64 = 600;
+const LOOK: Duration = Duration::from_millis(100);
 /// Vectors of a base that a gate looks for, unless said.
 const GATE_QUERIES: usize = 100;
 
@@ -28,9 +35,23 @@ const GATE_QUERIES: usize = 100;
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Work {
     /// Makes an index that lies in `incoming` the base.
-    Promote { collection: String, index: String, sequence: u64, keep_previous: bool, gate: Option<Gate>, generation: String },
+    Promote {
+        collection: String,
+        index: String,
+        sequence: u64,
+        keep_previous: bool,
+        gate: Option<Gate>,
+        generation: String,
+        #[serde(flatten)]
+        way: Way,
+    },
     /// Goes back to the base before.
-    Rollback { collection: String, generation: Option<String> },
+    Rollback {
+        collection: String,
+        generation: Option<String>,
+        #[serde(flatten)]
+        way: Way,
+    },
     /// Builds a base of all points.
     Rebuild { collection: String },
     /// Copies the collection.
@@ -57,6 +78,79 @@ pub(crate) struct Gate {
     queries: Option<usize>,
 }
 
+/// In whose memory a base takes the place of another.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Mode {
+    /// Both are in memory for a moment.
+    Overlap,
+    /// The old one is read from flash while the new one is loaded.
+    Half,
+    /// The old one leaves first; searches are refused meanwhile.
+    Drain,
+}
+
+/// How a base takes the place of another.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Way {
+    /// In whose memory; as the server was started unless said.
+    mode: Option<Mode>,
+    /// How long /readyz refuses before searches are, under `drain`: for others to take over.
+    drain_seconds: Option<u64>,
+}
+
+/// Which base comes back, and how.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RollbackBody {
+    /// In whose memory; as the server was started unless said.
+    mode: Option<Mode>,
+    /// As for a promotion.
+    #[schemars(range(max = 600))]
+    drain_seconds: Option<u64>,
+}
+
+impl Way {
+    fn checked(mode: Option<Mode>, drain_seconds: Option<u64>) -> Result<Way, Refusal> {
+        match drain_seconds.filter(|&seconds| seconds > LONGEST_DRAIN) {
+            Some(seconds) => Err(Refusal::out_of_range("drain_seconds", seconds as usize, 0, LONGEST_DRAIN as usize)),
+            None => Ok(Way { mode, drain_seconds }),
+        }
+    }
+
+    /// The mode; where the base is to be drained, others have had the time to take over.
+    fn begin(self, server: &Server, served: &Served, control: &Control) -> Result<PromoteMode, String> {
+        let mode = self.mode.map_or(server.collections.mode(), |mode| match mode {
+            Mode::Overlap => PromoteMode::Overlap,
+            Mode::Half => PromoteMode::Half,
+            Mode::Drain => PromoteMode::Drain,
+        });
+        if mode != PromoteMode::Drain {
+            return Ok(mode);
+        }
+        served.leaving.store(true, Relaxed);
+        let (begin, total) = (Instant::now(), self.drain_seconds.unwrap_or(DRAIN));
+        while begin.elapsed() < Duration::from_secs(total) {
+            if control.stopped() {
+                return Err("it was stopped".to_string());
+            }
+            let done = begin.elapsed().as_secs();
+            control.say(Progress { phase: "drain".into(), done, total, unit: "seconds".into(), ..Progress::default() });
+            thread::sleep(LOOK);
+        }
+        Ok(mode)
+    }
+}
+
+/// Says that a collection is here to stay again.
+struct Back<'a>(&'a Served);
+
+impl Drop for Back<'_> {
+    fn drop(&mut self) {
+        self.0.leaving.store(false, Relaxed);
+    }
+}
+
 /// Which index becomes the base.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -69,6 +163,11 @@ pub(crate) struct PromoteBody {
     /// Whether the base before is kept for a rollback; true unless said.
     keep_previous: Option<bool>,
     gate: Option<Gate>,
+    /// In whose memory; as the server was started unless said.
+    mode: Option<Mode>,
+    /// How long /readyz refuses before searches are, under `drain`: for others to take over. 5 unless said.
+    #[schemars(range(max = 600))]
+    drain_seconds: Option<u64>,
 }
 
 /// Of which file an index is built, and how.
@@ -182,16 +281,18 @@ impl Work {
             keep_previous: body.keep_previous.unwrap_or(true),
             gate: body.gate,
             generation,
+            way: Way::checked(body.mode, body.drain_seconds)?,
         })
     }
 
     /// `POST rollback`.
-    pub(crate) fn rollback(call: &Call) -> Result<Work, Refusal> {
+    pub(crate) fn rollback(call: &Call, body: RollbackBody) -> Result<Work, Refusal> {
         let served = call.served()?;
         if served.collection.previous()?.is_none() {
             return Err(CollectionError::NoPrevious { path: served.collection.path().to_path_buf() }.into());
         }
-        Ok(Work::Rollback { collection: call.own_name()?, generation: served.collection.base_generation().map(in_hex) })
+        let way = Way::checked(body.mode, body.drain_seconds)?;
+        Ok(Work::Rollback { collection: call.own_name()?, generation: served.collection.base_generation().map(in_hex), way })
     }
 
     /// `POST rebuild`.
@@ -283,7 +384,7 @@ impl Work {
         let told = |refusal: Refusal| refusal.detail;
         let served = |name: &str| server.collections.get(name).map_err(told);
         match self {
-            Work::Promote { collection, index, sequence, keep_previous, gate, generation } => {
+            Work::Promote { collection, index, sequence, keep_previous, gate, generation, way } => {
                 let previous = if *keep_previous { Previous::Keep } else { Previous::Remove };
                 let served = served(collection)?;
                 let is_there = |generation: &str| served.collection.base_generation().map(in_hex).as_deref() == Some(generation);
@@ -299,14 +400,20 @@ impl Work {
                 if found != *generation {
                     return Err(format!("{index} in DATA/incoming is another index by now"));
                 }
-                let recall = gate.as_ref().map(|gate| pass(gate, &path, control)).transpose()?;
-                served.collection.promote(&path, *sequence, previous).map_err(|error| told(error.into()))?;
-                Ok(recall.map(|recall| json!({"recall_at_10": recall})))
+                let (_back, recall) = (Back(&served), Cell::new(None));
+                let mode = way.begin(server, &served, control)?;
+                let judge =
+                    |index: &Index| gate.as_ref().map_or(Ok(()), |gate| pass(gate, index, control).map(|found| recall.set(Some(found))));
+                let promotion = Promotion { previous, mode, gate: Some(&judge) };
+                served.collection.promote_with(&path, *sequence, &promotion).map_err(|error| told(error.into()))?;
+                Ok(recall.get().map(|recall| json!({"recall_at_10": recall})))
             }
-            Work::Rollback { collection, generation } => {
+            Work::Rollback { collection, generation, way } => {
                 let served = served(collection)?;
                 if served.collection.base_generation().map(in_hex) == *generation {
-                    served.collection.rollback().map_err(|error| told(error.into()))?;
+                    let _back = Back(&served);
+                    let mode = way.begin(server, &served, control)?;
+                    served.collection.rollback_with(mode).map_err(|error| told(error.into()))?;
                 } else if attempt == 1 {
                     return Err("another base has come meanwhile".to_string());
                 }
@@ -361,24 +468,15 @@ impl Work {
 }
 
 /// Measures whether an index passes a gate; gives its recall.
-fn pass(gate: &Gate, path: &Path, control: &Control) -> Result<f64, String> {
-    let failed = |error: &dyn std::fmt::Display| format!("the gate could not be measured: {error}");
-    let index = Index::open(path, Budget::ram(u64::MAX)).map_err(|error| failed(&error))?;
-    let sample = index.sample(gate.queries.unwrap_or(GATE_QUERIES) as u64, 1).map_err(|error| failed(&error))?;
-    let queries: Vec<&[f32]> = sample.iter().map(|(_, row)| &row[..]).collect();
-    control.say(Progress { phase: "gate".into(), total: queries.len() as u64, unit: "queries".into(), ..Progress::default() });
-    let truth = index.exact(&queries, 10, None).map_err(|error| failed(&error))?;
-    let params = SearchParams { list_size: LIST_SIZE, ..SearchParams::DEFAULT };
-    let mut sum = 0.0;
-    for (query, truth) in queries.iter().zip(&truth) {
-        if control.stopped() {
-            return Err("it was stopped".to_string());
-        }
-        let hits = index.search(query, &params).map_err(|error| failed(&error))?.hits;
-        let distances = |hits: &[Hit]| hits.iter().map(|hit| hit.distance).collect::<Vec<_>>();
-        sum += recall(&distances(&hits), &distances(&truth.hits));
-    }
-    let recall = sum / (queries.len() as f64).max(1.0);
+fn pass(gate: &Gate, index: &Index, control: &Control) -> Result<f64, String> {
+    let mut done = 0;
+    let mut each = |total: u64| {
+        control.say(Progress { phase: "gate".into(), done, total, unit: "queries".into(), ..Progress::default() });
+        done += 1;
+        !control.stopped()
+    };
+    let recall = index.own_recall(gate.queries.unwrap_or(GATE_QUERIES) as u64, LIST_SIZE, &mut each);
+    let recall = recall.map_err(|error| format!("the gate could not be measured: {error}"))?.ok_or("it was stopped")?;
     if recall >= gate.recall_at_10 {
         Ok(recall)
     } else {

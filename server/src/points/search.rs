@@ -25,6 +25,9 @@ const MOST_SEARCHES: usize = 1000;
 /// The list of a search that names none.
 pub(crate) const LIST_SIZE: usize = 100;
 
+/// The longest list of a search that holds nobody up.
+pub(crate) const SHORT_LIST: usize = 256;
+
 /// Hits of which those are chosen that are not all alike; the work grows with their square.
 const MOST_CANDIDATES: usize = 1000;
 
@@ -56,6 +59,14 @@ pub(crate) struct SearchBody {
     #[serde(default)]
     #[allow(dead_code)]
     shard_key: Ignored,
+}
+
+impl SearchBody {
+    /// Whether it is over as soon as it has begun, where all is in memory.
+    pub(crate) fn is_quick(&self) -> bool {
+        let plain = self.filter.is_none() && self.with_payload.is_none() && self.with_vector.is_none();
+        plain && are_few(self.limit, self.offset, self.params.as_ref())
+    }
 }
 
 /// Several of them.
@@ -95,6 +106,20 @@ pub(crate) struct QueryRequest {
     using: Lacking,
     #[serde(default)]
     lookup_from: Lacking,
+}
+
+impl QueryRequest {
+    /// As [`SearchBody::is_quick`].
+    pub(crate) fn is_quick(&self) -> bool {
+        let plain = self.filter.is_none() && self.with_payload.is_none() && self.with_vector.is_none();
+        plain && matches!(self.query, Some(QueryBody::Vector(_))) && are_few(self.limit, self.offset, self.params.as_ref())
+    }
+}
+
+/// Whether a search for so many is short.
+fn are_few(limit: Option<usize>, offset: Option<usize>, params: Option<&ParamsBody>) -> bool {
+    let is_short = |params: &ParamsBody| params.hnsw_ef.unwrap_or(LIST_SIZE) <= SHORT_LIST && !params.exact.unwrap_or(false);
+    limit.unwrap_or(PAGE).saturating_add(offset.unwrap_or(0)) <= SHORT_LIST && params.is_none_or(is_short)
 }
 
 /// Several of them.

@@ -9,6 +9,7 @@ mod killed;
 mod merge;
 mod merging;
 mod model;
+mod modes;
 mod power;
 mod publish;
 mod rollback;

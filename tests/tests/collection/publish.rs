@@ -1,7 +1,7 @@
 //! A base under a collection: what is in both is found once, what was written since wins, and what was deleted stays away.
 
 use super::*;
-use roxanne_builder::{Builder, Device};
+use roxanne_builder::{BuildParams, Builder, Device};
 use roxanne_core::{
     dataset::{Dataset, DatasetWriter},
     format::keys::KeyList,
@@ -12,8 +12,13 @@ const DIM: usize = 8;
 
 /// Builds an index of what the collection exports, as of the batch that is returned.
 fn rebuild(collection: &Collection, out: &Path) -> u64 {
+    rebuild_with(collection, out, 0)
+}
+
+/// The same with room for `capacity` points; 0 for one that is never changed.
+pub(super) fn rebuild_with(collection: &Collection, out: &Path, capacity: u64) -> u64 {
     let rows = out.with_extension("fbin");
-    let mut writer = DatasetWriter::create(&rows, ElementType::F32, DIM).unwrap();
+    let mut writer = DatasetWriter::create(&rows, ElementType::F32, collection.config().dim).unwrap();
     let mut keys = Vec::new();
     let sequence = collection
         .export(|key, row| {
@@ -25,7 +30,9 @@ fn rebuild(collection: &Collection, out: &Path) -> u64 {
         .unwrap();
     writer.finish().unwrap();
     let dataset = Dataset::open(&rows.to_string_lossy()).unwrap();
-    Builder::new(Metric::L2).device(Device::Cpu).keys(KeyList::Numbers(keys)).dataset(dataset).build(out).unwrap();
+    let builder = Builder::new(Metric::L2).device(Device::Cpu).keys(KeyList::Numbers(keys)).dataset(dataset);
+    let builder = if capacity > 0 { builder.params(BuildParams { capacity, ..BuildParams::default() }) } else { builder };
+    builder.build(out).unwrap();
     sequence
 }
 

@@ -181,5 +181,7 @@ fn verify_counts_what_it_checked() {
     assert_eq!((report.nodes, report.unreachable, report.bytes), (N, 0, sizes as u64));
     assert_eq!(report.pages, (victim.files["graph.rx"].len() as u64 - FIRST_PAGE_OFFSET) / 4096);
     assert!(report.edges >= N && report.edges <= N * 16);
+    let within = roxanne_engine::verify::verify_within(&victim.path, 0, &mut |_, _| ()).unwrap();
+    assert_eq!(within, roxanne_engine::verify::VerifyReport { walked: false, ..report.clone() });
     assert!(steps.is_sorted() && steps.last() == Some(&(report.pages, report.pages)), "{steps:?}");
 }

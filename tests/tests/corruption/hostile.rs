@@ -12,6 +12,7 @@ use roxanne_core::{
     },
     random::CounterRng,
 };
+use roxanne_engine::verify::verify_within;
 use std::{
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -100,6 +101,32 @@ fn a_degree_above_the_maximum_is_refused() {
         let bytes = records(&victim, |record| record[8..10].copy_from_slice(&degree.to_le_bytes()));
         refused(&victim, "graph.rx", &bytes, &format!("degree {degree} of 16"));
     }
+}
+
+#[test]
+fn islands_are_counted_with_and_without_the_graph_in_memory() {
+    let victim = Victim::new(1);
+    let bytes = records(&victim, |record| {
+        record[8..10].fill(0);
+        record[16 + layout(&victim).row_bytes..].fill(0);
+    });
+    victim.with_file("graph.rx", &bytes, || {
+        for (ram, walked) in [(u64::MAX, true), (0, false)] {
+            let report = verify_within(&victim.path, ram, &mut |_, _| ()).unwrap();
+            assert_eq!((report.walked, report.edges, report.unreachable), (walked, 0, N - 1));
+        }
+    });
+}
+
+#[test]
+fn a_key_of_another_is_met_without_all_keys_in_memory() {
+    let victim = Victim::new(1);
+    let bytes = records(&victim, |record| record[0] ^= 1);
+    victim.with_file("graph.rx", &bytes, || {
+        for ram in [u64::MAX, 0] {
+            assert!(verify_within(&victim.path, ram, &mut |_, _| ()).unwrap_err().to_string().contains("bears another"));
+        }
+    });
 }
 
 #[test]

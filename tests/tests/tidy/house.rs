@@ -19,6 +19,7 @@ const UNSAFE_PLACES: &[(&str, &str)] = &[
     ("engine/src/io", "buffers that the kernel writes into, and its rings"),
     ("engine/src/live", "codes of slots that nobody can name"),
     ("engine/src/collection/merge", "who fills those slots"),
+    ("engine/src/collection/handover.rs", "memory that changes its place under those who read it"),
     ("bench/peers/rust/stores/src/environment.rs", "opening a peer's database, which maps a file"),
 ];
 

@@ -1,0 +1,85 @@
+//! Traces of requests, sent to a collector of OpenTelemetry as it takes them over HTTP (OTLP 1.x, protobuf).
+
+use async_trait::async_trait;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use opentelemetry::{global, trace::TracerProvider};
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
+use std::time::Duration;
+use tokio::{net::TcpStream, runtime::Handle, time::timeout};
+use tracing::Subscriber;
+use tracing_subscriber::{
+    Layer,
+    filter::{LevelFilter, Targets},
+    registry::LookupSpan,
+};
+
+/// For the collector to take a batch, and at the end for the last of them.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Sends what is traced, from its making to [`Traces::end`].
+pub(crate) struct Traces(SdkTracerProvider);
+
+impl Traces {
+    /// Sends to the collector at `endpoint`, `http://HOST:PORT`, on the threads of `runtime`. Which requests are traced `OTEL_TRACES_SAMPLER` may say; a caller
+    /// that traces (`traceparent`) is followed.
+    ///
+    /// # Errors
+    /// An endpoint that is none.
+    pub(crate) fn begin(endpoint: &str, runtime: &Handle) -> Result<Traces, String> {
+        let address = endpoint.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+        let address = address.filter(|address| !address.is_empty() && !address.contains('/'));
+        let address = address.ok_or("a collector is named as http://HOST:PORT; one that speaks TLS needs another beside this server")?;
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_http_client(Post { runtime: runtime.clone() })
+            .with_protocol(Protocol::HttpBinary)
+            .with_timeout(PATIENCE)
+            .with_endpoint(format!("http://{address}/v1/traces"))
+            .build()
+            .map_err(|error| error.to_string())?;
+        global::set_text_map_propagator(TraceContextPropagator::new());
+        let resource = Resource::builder().with_service_name("roxanne").build();
+        Ok(Traces(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build()))
+    }
+
+    /// What hears of spans, and of what is logged within them.
+    pub(crate) fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(&self) -> impl Layer<S> + use<S> {
+        let of_requests = Targets::new().with_target("roxanne_server", LevelFilter::DEBUG);
+        tracing_opentelemetry::layer().with_tracer(self.0.tracer("roxanne")).with_filter(of_requests)
+    }
+
+    /// Sends what is left; the runtime must be there still.
+    pub(crate) fn end(self) {
+        // What does not arrive is lost, as a trace may be.
+        let _ = self.0.shutdown_with_timeout(PATIENCE);
+    }
+}
+
+/// A client that asks once a connection: a batch comes every few seconds.
+#[derive(Debug)]
+struct Post {
+    runtime: Handle,
+}
+
+#[async_trait]
+impl HttpClient for Post {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        // Whoever asks waits on a thread that knows nothing of sockets.
+        self.runtime.spawn(async move { timeout(PATIENCE, send(request)).await? }).await?
+    }
+}
+
+async fn send(request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+    let (mut head, body) = request.into_parts();
+    let host = head.uri.authority().ok_or("no host")?.clone();
+    let stream = TcpStream::connect((host.host(), host.port_u16().unwrap_or(80))).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    head.headers.insert(hyper::header::HOST, host.as_str().parse()?);
+    head.uri = head.uri.path().parse()?;
+    let (head, body) = sender.send_request(Request::from_parts(head, Full::new(body))).await?.into_parts();
+    Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
+}
