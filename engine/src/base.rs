@@ -34,7 +34,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -153,6 +153,8 @@ pub(crate) struct Base {
     pub(crate) allowance: Allowance,
     /// Its codes are not in memory, and it is not searched.
     drained: AtomicBool,
+    /// Bytes of it that lie in a file until another has taken its place.
+    pub(crate) given: AtomicU64,
 }
 
 impl Base {
@@ -279,6 +281,7 @@ impl Base {
             adjacency,
             allowance,
             drained: AtomicBool::new(false),
+            given: AtomicU64::new(0),
         })
     }
 

@@ -42,7 +42,7 @@ mod verify;
 pub use commit::Written;
 pub use error::CollectionError;
 pub use filter::{Condition, Filter, Range, Values};
-pub use handover::PromoteMode;
+pub use handover::{Notice, PromoteMode};
 pub use point::{CollectionConfig, KeyKind, MAX_PAYLOAD_BYTES, Point, PointKey, VectorError};
 pub use publish::{Gate, Previous, Promotion};
 
@@ -69,7 +69,10 @@ pub use snapshot::SnapshotInfo;
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Acquire},
+    },
     time::Instant,
 };
 use store::{NO_NODE, State, Store, View};
@@ -198,11 +201,16 @@ pub struct CollectionMemory {
     pub resident_bytes: u64,
     /// Pages of the base that are, or may come to be, kept.
     pub kept_bytes: u64,
+    /// Bytes of the base that lie in a file while another takes its place (see [`PromoteMode::Half`]).
+    pub handed_over_bytes: u64,
     /// Vectors that are in no base yet.
     pub delta_bytes: u64,
     /// What base and delta may take.
     pub allowed_bytes: u64,
 }
+
+/// Bytes of vectors that a search looks at which is over at once.
+const LOOKED_AT: usize = 4 << 20;
 
 /// What a search sees, from its beginning to its end.
 pub(crate) struct Snapshot {
@@ -393,6 +401,7 @@ impl Collection {
         CollectionMemory {
             resident_bytes: info.map_or(0, |info| info.resident_bytes),
             kept_bytes: info.map_or(0, |info| info.kept_bytes),
+            handed_over_bytes: snapshot.base.as_ref().map_or(0, |base| base.base.given.load(Acquire)),
             delta_bytes: snapshot.delta_bytes,
             allowed_bytes: inner.options.base.budget.ram.saturating_add(inner.options.delta_bytes),
         }
@@ -415,28 +424,66 @@ impl Collection {
         inner.commit(prepared)
     }
 
-    /// Whether a search with a short list would be over within about a millisecond: all that it looks at is in memory, and its place is free.
-    pub fn is_at_hand(&self) -> bool {
-        let snapshot = self.inner().snapshot.load();
-        let unlinked = snapshot.len.saturating_sub(snapshot.delta.linked());
-        unlinked <= delta::SCANNED && snapshot.base.as_ref().is_none_or(Index::is_at_hand)
-    }
-
     /// The nearest points to `query` `[dim]`. A deadline and a slack hold for the base; vectors in memory are searched with the list.
     ///
     /// # Errors
     /// A query or parameter that makes no sense; a failing disk; corruption.
     pub fn search(&self, query: &[f32], params: &SearchParams) -> Result<Found, CollectionError> {
-        let (inner, start) = (self.inner(), Instant::now());
-        let row = inner.config.row(query).map_err(CollectionError::Query)?;
-        params.check()?;
-        let snapshot = inner.snapshot.load_full();
+        let (start, row) = (Instant::now(), self.row_of(query, params)?);
+        let snapshot = self.inner().snapshot.load_full();
         let answer = snapshot.base.as_ref().map(|base| base.search_beside(query, params, &snapshot.hidden)).transpose()?;
+        self.beside(&snapshot, answer, &row, params, start)
+    }
+
+    /// The same where it is over within about a millisecond, for threads that others wait for: all pages are in memory, a searcher is free, and little
+    /// is looked at. `None` where it is not so.
+    ///
+    /// # Errors
+    /// As [`Collection::search`].
+    pub fn search_at_once(&self, query: &[f32], params: &SearchParams) -> Result<Option<Found>, CollectionError> {
+        let (start, row) = (Instant::now(), self.row_of(query, params)?);
+        let snapshot = self.inner().snapshot.load_full();
+        let degree = snapshot.base.as_ref().map_or(0, |base| base.info().max_degree);
+        let most = params.list_size.max(params.k).saturating_mul(degree + delta::DEGREE).saturating_add(2 * delta::SCANNED as usize);
+        let unlinked = snapshot.len.saturating_sub(snapshot.delta.linked());
+        let is_short = most.saturating_mul(row.len()) <= LOOKED_AT
+            && unlinked <= delta::SCANNED
+            && snapshot.delta_dead.len() <= u64::from(delta::SCANNED);
+        if !is_short {
+            return Ok(None);
+        }
+        let answer = match &snapshot.base {
+            None => None,
+            Some(base) => match base.search_beside_at_once(query, params, &snapshot.hidden)? {
+                None => return Ok(None),
+                answer => answer,
+            },
+        };
+        self.beside(&snapshot, answer, &row, params, start).map(Some)
+    }
+
+    /// A query as rows are stored, where it and its parameters make sense.
+    fn row_of(&self, query: &[f32], params: &SearchParams) -> Result<Box<[u8]>, CollectionError> {
+        let row = self.inner().config.row(query).map_err(CollectionError::Query)?;
+        params.check()?;
+        Ok(row)
+    }
+
+    /// What the base answered, and what is near of the vectors in memory.
+    fn beside(
+        &self,
+        snapshot: &Snapshot,
+        answer: Option<Answer>,
+        row: &[u8],
+        params: &SearchParams,
+        start: Instant,
+    ) -> Result<Found, CollectionError> {
+        let inner = self.inner();
         let mut search = locked(&inner.searches).pop().unwrap_or_default();
         let mut top = TopK::new(params.k);
         let mut is_dead = |slot: u32| snapshot.delta_dead.contains(slot);
         let wanted = params.list_size.max(params.k);
-        let distances = snapshot.delta.search(&row, snapshot.len, wanted, &mut search, &mut is_dead, |distance, slot| {
+        let distances = snapshot.delta.search(row, snapshot.len, wanted, &mut search, &mut is_dead, |distance, slot| {
             top.offer((distance, &snapshot.delta.slot(slot).key));
         });
         locked(&inner.searches).push(search);

@@ -72,9 +72,9 @@ impl Kept {
                     file.read_pages_blocking(first, memory)?;
                     for (page, bytes) in (first..).zip(memory.chunks_exact(page_bytes)) {
                         check(page, bytes)?;
-                        // Another base may serve meanwhile.
-                        thread::yield_now();
                     }
+                    // Another base may serve meanwhile.
+                    thread::yield_now();
                 }
             };
             on_threads(thread::available_parallelism().map_or(1, usize::from), &work).map_err(LoadError::Open)

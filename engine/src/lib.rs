@@ -55,8 +55,11 @@ use roxanne_core::{
 };
 use std::{
     path::Path,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
+
+/// Dead nodes beside which a search is as short as without them.
+const FEW_DEAD: u64 = 1024;
 
 /// An opened index. Cheap to clone; every thread may search it.
 #[derive(Clone)]
@@ -182,6 +185,22 @@ impl Index {
         self.with_searcher(|searcher| searcher.search_beside(query, params, hidden))
     }
 
+    /// The same where it is over soon, and without waiting for anything but keys: all pages are in memory, and few nodes are dead, as of those that lie
+    /// together many may have to be passed by. `None` where it is not so.
+    pub(crate) fn search_beside_at_once(
+        &self,
+        query: &[f32],
+        params: &SearchParams,
+        hidden: &Hidden,
+    ) -> Result<Option<Answer>, SearchError> {
+        let base = &self.base;
+        if !base.info.all_resident || base.given.load(Ordering::Acquire) > 0 || hidden.linked > FEW_DEAD {
+            return Ok(None);
+        }
+        let hidden = Some(hidden).filter(|hidden| base.live.is_some() || hidden.dead.len() > 0);
+        self.with_searcher_at_once(|searcher| searcher.search_beside(query, params, hidden))
+    }
+
     /// The nearest of what `judge` admits and is not out of sight; fewer than `k` where they are far between.
     pub(crate) fn search_judged(
         &self,
@@ -294,29 +313,39 @@ impl Index {
     }
 
     /// Works with an idle searcher, or a new one, or waits for one where the budget allows no more.
-    /// Whether a search would begin at once, and read nothing from flash but keys.
-    pub(crate) fn is_at_hand(&self) -> bool {
-        let pool = self.idle.pool();
-        // The first is paid for.
-        self.base.info.all_resident && !self.base.is_drained() && (pool.out == 0 || !pool.searchers.is_empty())
-    }
-
     fn with_searcher<T>(&self, work: impl FnOnce(&mut Searcher) -> Result<T, SearchError>) -> Result<T, SearchError> {
         let mut pool = self.idle.pool();
-        let mut searcher = loop {
-            if let Some(searcher) = pool.searchers.pop() {
-                break searcher;
-            }
-            match self.searcher() {
+        let searcher = loop {
+            match self.searcher_of_pool(&mut pool)? {
+                Some(searcher) => break searcher,
                 // One that is out comes back.
-                Err(SearchError::Budget { .. }) if pool.out > 0 => {
-                    pool = self.idle.returned.wait(pool).unwrap_or_else(PoisonError::into_inner);
-                }
-                made => break made?,
+                None => pool = self.idle.returned.wait(pool).unwrap_or_else(PoisonError::into_inner),
             }
         };
-        pool.out += 1;
         drop(pool);
+        self.work_with(searcher, work)
+    }
+
+    /// The same, but where it would wait for a searcher it does nothing.
+    fn with_searcher_at_once<T>(&self, work: impl FnOnce(&mut Searcher) -> Result<T, SearchError>) -> Result<Option<T>, SearchError> {
+        let taken = self.searcher_of_pool(&mut self.idle.pool())?;
+        taken.map(|searcher| self.work_with(searcher, work)).transpose()
+    }
+
+    /// An idle searcher, or a new one; none where the budget allows no more and one that is out will come back.
+    fn searcher_of_pool(&self, pool: &mut Pool) -> Result<Option<Searcher>, SearchError> {
+        let searcher = match pool.searchers.pop() {
+            Some(searcher) => searcher,
+            None => match self.searcher() {
+                Err(SearchError::Budget { .. }) if pool.out > 0 => return Ok(None),
+                made => made?,
+            },
+        };
+        pool.out += 1;
+        Ok(Some(searcher))
+    }
+
+    fn work_with<T>(&self, mut searcher: Searcher, work: impl FnOnce(&mut Searcher) -> Result<T, SearchError>) -> Result<T, SearchError> {
         let outcome = work(&mut searcher);
         // Reads of a search that failed bind a searcher to this thread; dropped, it waits for them.
         let idle = searcher.is_idle().then_some(searcher);

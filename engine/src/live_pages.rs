@@ -86,14 +86,8 @@ impl Pages {
             // SAFETY: it is out of its place, so nobody finds it any more; it is destroyed when those are gone who did.
             unsafe { guard.defer_destroy(before) };
         } else if number < self.count {
-            // Whoever looks at pages holds `self`: where that has gone, so has the mapping.
-            let (loaded, at, bytes) = (Arc::downgrade(&self.loaded), number as usize * self.page_bytes, self.page_bytes);
-            guard.defer(move || {
-                if let Some(loaded) = loaded.upgrade() {
-                    // SAFETY: nobody looks there any more when this runs (`page`), and nobody ever will: its place is taken for good.
-                    unsafe { loaded.give_back(at, bytes) };
-                }
-            });
+            // SAFETY: `place` holds another now, and no other is ever taken out without one in its place.
+            unsafe { self.give_back_later(&guard, number as usize * self.page_bytes) };
         }
     }
 
@@ -107,6 +101,35 @@ impl Pages {
     pub(crate) unsafe fn spill(&self, directory: &Path) -> io::Result<Spill<'_>> {
         // SAFETY: the loaded pages are never written again (`page`), and what is given back from them is looked at by nobody.
         unsafe { Spill::new(&self.loaded, self.count as usize * self.page_bytes, directory) }
+    }
+
+    /// After a spill has come back: what was given back before takes no memory again.
+    pub(crate) fn tidy(&self) {
+        if self.written.is_empty() {
+            return;
+        }
+        self.loaded.keep_small();
+        let guard = crossbeam_epoch::pin();
+        for number in (0..self.count).filter(|&number| !self.written[number as usize].load(Ordering::Acquire, &guard).is_null()) {
+            let at = number as usize * self.page_bytes;
+            // SAFETY: its place is taken for good.
+            unsafe { self.give_back_later(&guard, at) };
+        }
+    }
+
+    /// Gives the memory of a loaded page back when nobody is left who may look at it.
+    ///
+    /// # Safety
+    /// Another is in its place, for good.
+    unsafe fn give_back_later(&self, guard: &Guard, at: usize) {
+        // Whoever looks at pages holds `self`: where that has gone, so has the mapping.
+        let (loaded, bytes) = (Arc::downgrade(&self.loaded), self.page_bytes);
+        guard.defer(move || {
+            if let Some(loaded) = loaded.upgrade() {
+                // SAFETY: nobody looks there any more when this runs (`page`), and nobody ever will: its place is taken for good.
+                unsafe { loaded.give_back(at, bytes) };
+            }
+        });
     }
 
     /// Lets go of what was replaced, as soon as nobody looks at it.

@@ -62,6 +62,8 @@ struct Rename {
 pub(crate) struct Aliases {
     path: PathBuf,
     names: Mutex<Names>,
+    /// Held by who changes them.
+    changing: Mutex<()>,
 }
 
 impl Aliases {
@@ -73,7 +75,7 @@ impl Aliases {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Names::new(),
             bytes => serde_json::from_slice(&bytes.map_err(failed)?).map_err(|error| failed(error.into()))?,
         };
-        Ok(Aliases { path, names: Mutex::new(names) })
+        Ok(Aliases { path, names: Mutex::new(names), changing: Mutex::default() })
     }
 
     fn locked(&self) -> MutexGuard<'_, Names> {
@@ -99,8 +101,8 @@ impl Aliases {
 
     /// Makes all changes of a request, or none; `is_there` says whether there is a collection of a name.
     pub(crate) fn change(&self, body: Changes, is_there: &dyn Fn(&str) -> bool) -> Result<(), Refusal> {
-        let mut names = self.locked();
-        let mut next = names.clone();
+        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = self.locked().clone();
         for (i, change) in body.actions.into_iter().enumerate() {
             let at = |refusal: Refusal| refusal.within(&format!("actions[{i}]"));
             let unknown = |alias: &str| Refusal::not_found(format!("Alias {alias} does not exists!"));
@@ -127,21 +129,23 @@ impl Aliases {
                 }
             }
         }
-        self.keep(&mut names, next)
+        self.keep(next)
     }
 
     /// The collection is no more.
     pub(crate) fn forget(&self, collection: &str) -> Result<(), Refusal> {
-        let mut names = self.locked();
+        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = self.locked().clone();
         let mut next = names.clone();
         next.retain(|_, of| of != collection);
-        if next == *names { Ok(()) } else { self.keep(&mut names, next) }
+        if next == names { Ok(()) } else { self.keep(next) }
     }
 
-    fn keep(&self, names: &mut Names, next: Names) -> Result<(), Refusal> {
+    /// First on the disk, then for all to see: who looks a name up waits for no disk.
+    fn keep(&self, next: Names) -> Result<(), Refusal> {
         let text = serde_json::to_vec_pretty(&next).map_err(io::Error::from);
         text.and_then(|text| files::replace(&self.path, &text)).map_err(|error| files::failed(&self.path, error))?;
-        *names = next;
+        *self.locked() = next;
         Ok(())
     }
 }

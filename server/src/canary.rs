@@ -94,7 +94,7 @@ impl Canary {
             measured.asked[at].clone()
         };
         let params = roxanne_engine::SearchParams { k: K, list_size, ..roxanne_engine::SearchParams::DEFAULT };
-        let search = |exact| Search { vector: &query, params, filter: None, exact }.run(served).ok();
+        let search = |exact| Search { vector: &query, params, filter: None, exact }.run(served, false).ok();
         let start = Instant::now();
         // What is written between the two is a part of the figure; it is small.
         let (Some(found), Some(truth)) = (search(false), search(true)) else { return };

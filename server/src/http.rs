@@ -10,7 +10,7 @@ use crate::{
     jobs::Jobs,
     patience::{HEAD, Patient},
     reply::{Refusal, envelope},
-    route::{Call, Gives, Reading, Run, Scope, Takes},
+    route::{Call, Gives, Run, Scope, Takes},
     routes::{self, ROUTES},
     trace,
 };
@@ -142,7 +142,7 @@ async fn answer(server: &Arc<Server>, request: Request<Incoming>) -> Answer {
     let origin = head.headers.get(header::ORIGIN).filter(|origin| origin.to_str().is_ok_and(|origin| server.access.is_allowed(origin)));
     let route = routes::find(&head.method, head.uri.path());
     let number = route.as_ref().ok().map(|found| found.number);
-    let span = trace::of_request(&head.method, number.map(|number| ROUTES[number].path), &head.headers, &request_id);
+    let span = trace::of_request(&head, number.map(|number| ROUTES[number].path), server.tls.is_some(), &request_id);
     let outcome = if head.method == Method::OPTIONS && origin.is_some() {
         Ok(preflight())
     } else {
@@ -258,22 +258,20 @@ async fn routed(
     let query = head.uri.query();
     match &route.run {
         Run::Now(run) => {
-            let call = Call { server, request_id, caller: &caller, names: &names, query, start };
+            let call = Call { server, request_id, caller: &caller, names: &names, query, start, at_once: false };
             Ok(with_kind(route.status, kind, full(run(&call, &bytes)?)))
         }
         Run::Engine(_) | Run::Search(_) => {
             let busy = |_| Refusal::new(StatusCode::TOO_MANY_REQUESTS, "overload", "too much runs at once; try again");
             let permit = Arc::clone(&server.running).try_acquire_owned().map_err(busy)?;
-            let mut left = None;
-            if let Run::Search(read) = &route.run
+            if let Run::Search(run) = &route.run
                 && bytes.len() <= QUICK_BYTES
             {
-                let call = Call { server, request_id, caller: &caller, names: &names, query, start };
+                let call = Call { server, request_id, caller: &caller, names: &names, query, start, at_once: true };
                 // A panic is a failure of this request, as on another thread.
-                let read = catch_unwind(AssertUnwindSafe(|| read(&call, &bytes))).unwrap_or_else(|_| Err(Refusal::failed()))?;
-                match read {
-                    Reading::Answered(answer) => return Ok(with_kind(route.status, kind, full(answer))),
-                    Reading::Left(work) => left = Some(work),
+                let answer = catch_unwind(AssertUnwindSafe(|| run(&call, &bytes))).unwrap_or_else(|_| Err(Refusal::failed()));
+                if !answer.as_ref().is_err_and(Refusal::is_not_at_hand) {
+                    return Ok(with_kind(route.status, kind, full(answer?)));
                 }
             }
             let (server, request_id, query) = (Arc::clone(server), request_id.to_string(), query.map(str::to_string));
@@ -281,22 +279,15 @@ async fn routed(
             let work = tokio::task::spawn_blocking(move || {
                 let _in = span.enter();
                 let _permits = (permit, of_bodies);
-                let call =
-                    Call { server: &server, request_id: &request_id, caller: &caller, names: &names, query: query.as_deref(), start };
-                match (left, &ROUTES[number].run) {
-                    (Some(work), _) => work(&call),
-                    (None, Run::Engine(run)) => run(&call, &bytes),
-                    (None, Run::Search(read)) => match read(&call, &bytes)? {
-                        Reading::Answered(answer) => Ok(answer),
-                        Reading::Left(work) => work(&call),
-                    },
-                    _ => Err(Refusal::failed()),
-                }
+                let query = query.as_deref();
+                let call = Call { server: &server, request_id: &request_id, caller: &caller, names: &names, query, start, at_once: false };
+                let (Run::Engine(run) | Run::Search(run)) = &ROUTES[number].run else { return Err(Refusal::failed()) };
+                run(&call, &bytes)
             });
             Ok(with_kind(route.status, kind, full(work.await.unwrap_or_else(|_| Err(Refusal::failed()))?)))
         }
         Run::Wait => {
-            let call = Call { server, request_id, caller: &caller, names: &names, query, start };
+            let call = Call { server, request_id, caller: &caller, names: &names, query, start, at_once: false };
             let wait = Duration::from_secs(call.number("wait")?.unwrap_or(0).min(LONGEST_WAIT) as u64);
             let job = Jobs::wait(&server.jobs, server, call.name(0), &caller, wait).await?;
             Ok(with_kind(route.status, kind, full(envelope(job, start.elapsed().as_secs_f64())?)))
@@ -330,6 +321,8 @@ fn check_kind(headers: &HeaderMap, takes: &Takes) -> Result<(), Refusal> {
     }
     let wanted = match takes {
         Takes::Nothing => return Ok(()),
+        // None is as good as an empty one, whatever a client calls it.
+        Takes::Json(_, true) if headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0") => return Ok(()),
         Takes::Json(..) => routes::JSON,
         Takes::Rows => routes::ROWS,
     };

@@ -10,6 +10,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+/// What is not over soon.
+const NOT_AT_HAND: &str = "not_at_hand";
 /// Bytes of what an error says.
 const LONGEST: usize = 1000;
 
@@ -79,6 +81,15 @@ impl Refusal {
 
     pub(crate) fn not_found(detail: impl Into<String>) -> Refusal {
         Refusal::new(StatusCode::NOT_FOUND, "not_found", format!("Not found: {}", detail.into()))
+    }
+
+    /// Never told: another thread asks again.
+    pub(crate) fn not_at_hand() -> Refusal {
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, NOT_AT_HAND, "not at hand")
+    }
+
+    pub(crate) fn is_not_at_hand(&self) -> bool {
+        self.code == NOT_AT_HAND
     }
 
     /// Another server answers, or this one in a moment.

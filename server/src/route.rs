@@ -27,6 +27,8 @@ pub(crate) struct Call<'a> {
     pub(crate) names: &'a [String],
     pub(crate) query: Option<&'a str>,
     pub(crate) start: Instant,
+    /// Others wait for this thread: what is not over soon is done by another.
+    pub(crate) at_once: bool,
 }
 
 impl Call<'_> {
@@ -102,16 +104,6 @@ pub(crate) struct Parameter {
 
 type Answer = Box<dyn Fn(&Call, &[u8]) -> Result<Vec<u8>, Refusal> + Send + Sync>;
 
-/// What a request has come to once it is read.
-pub(crate) enum Reading {
-    Answered(Vec<u8>),
-    /// What blocks.
-    Left(Rest),
-}
-
-type Rest = Box<dyn FnOnce(&Call) -> Result<Vec<u8>, Refusal> + Send>;
-type Reader = Box<dyn Fn(&Call, &[u8]) -> Result<Reading, Refusal> + Send + Sync>;
-
 fn number(query: Option<&str>, name: &str) -> Result<Option<usize>, Refusal> {
     let given = query.and_then(|query| query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('=')));
     given.map(str::parse).transpose().map_err(|_| Refusal::bad("bad_input", format!("{name}: a whole number is expected")).field(name))
@@ -131,8 +123,8 @@ impl Parameter {
 pub(crate) enum Run {
     /// By the engine, which blocks.
     Engine(Answer),
-    /// By the engine, at once where it does not block.
-    Search(Reader),
+    /// By the engine, which is asked at once first where the answer may be at hand.
+    Search(Answer),
     /// At once.
     Now(Answer),
     /// When a job has ended.
@@ -240,25 +232,22 @@ pub(crate) fn with<B: DeserializeOwned + JsonSchema + 'static, A: Serialize + Js
     }
 }
 
-/// The same of searches: those of which `is_quick` says so are answered where they are read, as going to another thread and back costs half of what they do.
-pub(crate) fn searching<B: DeserializeOwned + JsonSchema + Send + 'static, A: Serialize + JsonSchema + 'static>(
+/// The same of searches: those of which `is_quick` says so are asked for where they are read, as going to another thread and back costs half of what they do.
+pub(crate) fn searching<B: DeserializeOwned + JsonSchema + 'static, A: Serialize + JsonSchema + 'static>(
     path: &'static str,
     name: &'static str,
     about: &'static str,
     is_quick: fn(&B) -> bool,
     run: fn(&Call, &Served, B) -> Result<A, Refusal>,
 ) -> Route {
-    let reader = move |call: &Call, bytes: &[u8]| -> Result<Reading, Refusal> {
-        let (served, body) = (call.served()?, body::read::<B>(bytes)?);
-        let at_once = is_quick(&body) && served.collection.is_at_hand();
-        let answer = move |call: &Call| envelope(run(call, &served, body)?, call.start.elapsed().as_secs_f64());
-        if at_once { answer(call).map(Reading::Answered) } else { Ok(Reading::Left(Box::new(answer))) }
+    let answer = move |call: &Call, bytes: &[u8]| {
+        let body = body::read::<B>(bytes)?;
+        if call.at_once && !is_quick(&body) {
+            return Err(Refusal::not_at_hand());
+        }
+        envelope(run(call, &*call.served()?, body)?, call.start.elapsed().as_secs_f64())
     };
-    Route {
-        takes: Takes::Json(|generator| generator.subschema_for::<B>(), body::read::<B>(b"").is_ok()),
-        run: Run::Search(Box::new(reader)),
-        ..plain::<A>(Method::POST, path, name, Role::Read, about, |_| Err(Refusal::failed()))
-    }
+    Route { run: Run::Search(Box::new(answer)), ..with::<B, A>(Method::POST, path, name, Role::Read, about, |_, _| Err(Refusal::failed())) }
 }
 
 /// A route that begins a job.

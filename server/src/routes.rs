@@ -200,7 +200,7 @@ pub(crate) static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
         Route {
             takes: Takes::Rows,
             gives: Gives::Bare(ROWS),
-            run: Run::Search(Box::new(searches::read_rows)),
+            run: Run::Search(Box::new(searches::rows)),
             ..plain::<Value>(
                 POST,
                 "/v1/collections/{collection}/search",

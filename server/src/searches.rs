@@ -7,10 +7,10 @@ use crate::{
     metrics::thread_cpu,
     points::{
         self,
-        search::{LIST_SIZE, SHORT_LIST, score},
+        search::{LIST_SIZE, is_short, score},
     },
     reply::Refusal,
-    route::{Call, Reading, late},
+    route::{Call, late},
 };
 use roxanne_engine::{
     SearchParams,
@@ -61,8 +61,13 @@ impl Search<'_> {
         }
     }
 
-    pub(crate) fn run(&self, served: &Served) -> Result<Found, Refusal> {
+    /// What is found; under `at_once` only where it is at hand.
+    pub(crate) fn run(&self, served: &Served, at_once: bool) -> Result<Found, Refusal> {
         let (collection, Search { vector, params, .. }) = (&served.collection, self);
+        if at_once {
+            let found = if self.plan() == Plan::Graph { collection.search_at_once(vector, params)? } else { None };
+            return found.ok_or_else(Refusal::not_at_hand);
+        }
         Ok(match (self.filter, self.exact) {
             (None, false) => collection.search(vector, params),
             (None, true) => collection.exact(vector, params.k),
@@ -80,7 +85,7 @@ pub(crate) fn found(call: &Call, served: &Served, search: &Search) -> Result<Fou
         tracing::debug_span!("search", plan = search.plan().name(), k, list_size, reads = Empty, expanded = Empty, distances = Empty);
     let _in = span.enter();
     let (start, cpu) = (Instant::now(), thread_cpu());
-    let found = search.run(served)?;
+    let found = search.run(served, call.at_once)?;
     for (name, count) in [("reads", found.stats.reads), ("expanded", found.stats.expanded), ("distances", found.stats.distances)] {
         span.record(name, count as i64);
     }
@@ -162,7 +167,7 @@ pub(crate) fn explain(call: &Call, served: &Served, body: Explain) -> Result<Exp
     let start = Instant::now();
     let found = found(call, served, &search(false))?;
     let (micros, start) = (start.elapsed().as_micros() as u64, Instant::now());
-    let truth = search(true).run(served)?;
+    let truth = search(true).run(served, false)?;
     let near = |found: &Found| {
         let hit = |hit: &PointHit| Near { id: points::id_of(&hit.key), score: score(collection.config().metric, hit.distance) };
         found.hits.iter().map(hit).collect()
@@ -193,18 +198,8 @@ pub(crate) fn explain(call: &Call, served: &Served, body: Explain) -> Result<Exp
 ///
 /// The answer, little-endian: u32 rows, then for every row a u32 count of hits, and for every hit an f32 score, a u16 length and so many bytes of the id
 /// as a text.
-pub(crate) fn read_rows(call: &Call, body: &[u8]) -> Result<Reading, Refusal> {
-    let served = call.served()?;
-    let is_short = |name: &str| call.number(name).map(|number| number.unwrap_or(LIST_SIZE) <= SHORT_LIST);
-    let at_once = body.len() <= 4 * served.collection.config().dim && is_short("limit")? && is_short("list_size")?;
-    if at_once && served.collection.is_at_hand() {
-        return rows(call, &served, body).map(Reading::Answered);
-    }
-    let body = body.to_vec();
-    Ok(Reading::Left(Box::new(move |call| rows(call, &served, &body))))
-}
-
-fn rows(call: &Call, served: &Served, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+pub(crate) fn rows(call: &Call, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let served = &*call.served()?;
     let collection = &served.collection;
     let dim = collection.config().dim;
     let row_bytes = 4 * dim;
@@ -218,6 +213,9 @@ fn rows(call: &Call, served: &Served, body: &[u8]) -> Result<Vec<u8>, Refusal> {
     }
     let k = points::in_range("limit", call.number("limit")?.unwrap_or(10), 1)?;
     let list_size = call.number("list_size")?.unwrap_or(LIST_SIZE);
+    if call.at_once && (count > 1 || !is_short(k, list_size)) {
+        return Err(Refusal::not_at_hand());
+    }
     // A hit is some 20 bytes.
     points::fits(count.saturating_mul(k), 5)?;
     let mut out = Vec::new();

@@ -262,6 +262,7 @@ def bases(browser, page):
     assert int(page.get_by_label("Batch (sequence)").input_value()) > 0
     page.get_by_label("Gate: refuse").check()
     page.get_by_label("Least recall@10").fill("0.5")
+    page.get_by_label("Memory meanwhile").select_option("half")
     page.get_by_role("button", name="Promote", exact=True).click()
     done(page, "Promotion of demo")
     expect(generation).not_to_have_text(before)

@@ -114,7 +114,12 @@ fn log(settings: &Settings, runtime: &Runtime) -> Result<Option<Traces>, Failure
         LogFormat::Text => lines.with_filter(level).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_filter(level).boxed(),
     };
-    let traces = settings.otlp_endpoint.as_deref().map(|endpoint| Traces::begin(endpoint, runtime.handle())).transpose();
+    let traces = settings
+        .otlp_endpoint
+        .as_deref()
+        .filter(|endpoint| !endpoint.is_empty())
+        .map(|endpoint| Traces::begin(endpoint, runtime.handle()))
+        .transpose();
     let traces = traces.map_err(|error| Failure::usage(format!("otlp-endpoint: {error}")))?;
     // Whoever logs already goes on doing so.
     let _ = tracing_subscriber::registry().with(lines).with(traces.as_ref().map(Traces::layer)).try_init();

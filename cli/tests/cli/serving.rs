@@ -1,6 +1,6 @@
 //! `serve`, `config` and `key` as processes, and that the files of examples/serve say what the server knows.
 
-use crate::shell::{Place, ROXANNE, SIFT_BASE, roxanne};
+use crate::shell::{Place, ROXANNE, roxanne};
 use serde_json::Value;
 use std::{
     collections::BTreeSet,
@@ -110,7 +110,7 @@ fn the_example_of_settings_has_all_of_them() {
 fn systemd_hears_when_it_is_ready_and_when_it_stops() {
     let place = Place::new();
     let unit = example("roxanne.service");
-    assert!(["Type=notify", "--config /etc/roxanne.toml", "TimeoutStopSec=30s"].iter().all(|line| unit.contains(line)));
+    assert!(["Type=notify", "--config /etc/roxanne.toml", "TimeoutStopSec=35s"].iter().all(|line| unit.contains(line)));
     let socket = UnixDatagram::bind(place.at("notify")).expect("a socket");
     socket.set_read_timeout(Some(Duration::from_secs(100))).expect("a socket");
     let heard = || {
@@ -214,8 +214,7 @@ fn files_are_imported_built_verified_and_promoted_by_requests() {
     let plan = server.well("POST", "/v1/plan", r#"{"n": 1000000, "dim": 96, "datatype": "uint8"}"#);
     assert!(plan["serve_ram_bytes"].as_u64() > Some(0), "{plan}");
     // One that does not reach its gate is refused, and the base serves on.
-    fs::copy(SIFT_BASE, place.at("data/incoming/sift.u8bin")).expect("a copy");
-    let again = job("/v1/builds", r#"{"input": "sift.u8bin", "output": "poor.rx", "metric": "l2", "degree": 8}"#);
+    let again = job("/v1/builds", r#"{"input": "base.fbin", "output": "poor.rx", "metric": "l2", "keys": "keys.txt", "degree": 6}"#);
     assert_eq!(again["state"], "done", "{again}");
     let refused = job(
         "/v1/collections/docs/promote",

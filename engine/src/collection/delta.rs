@@ -19,7 +19,7 @@ use std::sync::{
 };
 
 /// Neighbors of a slot at most.
-const DEGREE: usize = 32;
+pub(super) const DEGREE: usize = 32;
 /// The list of a search for the neighbors of a new one.
 const LINK_LIST_SIZE: usize = 64;
 /// Slots of the first chunk; each later one has twice as many as the one before.

@@ -13,13 +13,17 @@ use std::{
     io,
     path::Path,
     str::FromStr,
-    sync::{MutexGuard, TryLockError},
+    sync::{Arc, MutexGuard, TryLockError, atomic::Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-/// For searches to end that began before a base was drained.
+/// For all to end that began before a base shall be drained, and for what began before it was.
 const PATIENCE: Duration = Duration::from_secs(60);
+const LAST_SEARCHES: Duration = Duration::from_secs(5);
+/// How long a base that is not needed any more is held for who still searches it, and between two looks at that.
+const LAST_HOLDER: Duration = Duration::from_secs(600);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// How a base takes the place of another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,12 +52,27 @@ impl FromStr for PromoteMode {
     }
 }
 
+/// Hears that searches are about to be refused, and can say no.
+pub type Notice<'a> = dyn Fn() -> Result<(), String> + 'a;
+
+/// In whose memory, and who hears of it.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) mode: PromoteMode,
+    /// Before searches are refused, under [`PromoteMode::Drain`].
+    pub(super) notice: Option<&'a Notice<'a>>,
+}
+
 /// What a base has handed over. Dropped, it takes all of it back.
 struct Handover<'a> {
     base: &'a Base,
     /// Where they lie that are still wanted.
     codes: Option<Spill<'a>>,
     pages: Option<Spill<'a>>,
+    /// They lie nowhere but in the index.
+    codes_gone: bool,
+    /// They were there when this began.
+    was_whole: bool,
     is_over: bool,
 }
 
@@ -65,23 +84,27 @@ impl<'a> Handover<'a> {
     ///
     /// # Safety
     /// Nobody changes the base while this lives; and where it is drained, no search of it that began before is under way.
-    unsafe fn begin(base: &'a Base) -> Result<Handover<'a>, FormatError> {
+    unsafe fn begin(base: &'a Base, was_whole: bool) -> Result<Handover<'a>, FormatError> {
         let directory = base.info.path.as_path();
         let io = io_at(directory);
-        let mut this = Handover { base, codes: None, pages: None, is_over: false };
+        let mut this = Handover { base, codes: None, pages: None, codes_gone: false, was_whole, is_over: false };
         match &base.kept {
             Kept::Nothing => {}
             Kept::Some(cache) => cache.close(),
             Kept::All(pages) => {
                 // SAFETY: the caller's promise.
                 let mut spill = unsafe { pages.spill(directory) }.map_err(&io)?;
-                spill.give(u64::MAX).map_err(&io)?;
+                base.given.fetch_add(1, Ordering::AcqRel);
+                let outcome = spill.give(u64::MAX).map_err(&io);
+                base.given.fetch_add(spill.given(), Ordering::AcqRel);
                 this.pages = Some(spill);
+                outcome?;
             }
         }
         if base.is_drained() {
             // SAFETY: no search begins, none is under way (the caller's promise), and nothing else looks at codes but merges.
             unsafe { base.codes.give_back() };
+            this.codes_gone = true;
         } else {
             // SAFETY: the caller's promise.
             this.codes = Some(unsafe { base.codes.spill(directory) }.map_err(&io)?);
@@ -94,7 +117,11 @@ impl<'a> Handover<'a> {
     /// # Errors
     /// As [`Handover::begin`].
     fn make_room(&mut self, bytes: u64) -> Result<(), FormatError> {
-        self.codes.as_mut().map_or(Ok(()), |codes| codes.give(bytes)).map_err(io_at(&self.base.info.path))
+        let Some(codes) = &mut self.codes else { return Ok(()) };
+        let before = codes.given();
+        let outcome = codes.give(bytes).map_err(io_at(&self.base.info.path));
+        self.base.given.fetch_add(codes.given() - before, Ordering::AcqRel);
+        outcome
     }
 
     /// The base is not needed any more, but by searches that go on.
@@ -109,10 +136,15 @@ impl Drop for Handover<'_> {
         if self.is_over {
             return;
         }
-        if let Kept::Some(cache) = &self.base.kept {
-            cache.open();
+        // Back they come.
+        drop((self.codes.take(), self.pages.take()));
+        self.base.given.store(0, Ordering::Release);
+        match &self.base.kept {
+            Kept::Nothing => {}
+            Kept::Some(cache) => cache.open(),
+            Kept::All(pages) => pages.tidy(),
         }
-        if self.base.is_drained() {
+        if self.codes_gone {
             let read = || -> Result<(), FormatError> {
                 let path = &self.base.info.path;
                 let blob = open_codes(path, &Manifest::read(path)?, self.base.n())?;
@@ -123,17 +155,19 @@ impl Drop for Handover<'_> {
             if read().is_ok() {
                 self.base.fill();
             }
+        } else if self.was_whole {
+            self.base.fill();
         }
     }
 }
 
 impl Collection {
-    /// Opens the base at `path` in the memory that the present one hands over, as `mode` says, and lets `then` put it into its place. Where that fails the
+    /// Opens the base at `path` in the memory that the present one hands over, as `way` says, and lets `then` put it into its place. Where that fails the
     /// present one takes its memory back. `no_merge` is the guard of `merging`.
     pub(super) fn open_in_place<T>(
         &self,
         path: &Path,
-        mode: PromoteMode,
+        way: Way<'_>,
         _no_merge: &MutexGuard<'_, ()>,
         then: impl FnOnce(Index) -> Result<T, CollectionError>,
     ) -> Result<T, CollectionError> {
@@ -141,10 +175,14 @@ impl Collection {
         debug_assert!(matches!(inner.merging.try_lock(), Err(TryLockError::WouldBlock)));
         let present = inner.snapshot.load().base.clone();
         let Some(present) = present else { return then(aside(|| Index::open_with(path, &inner.options.base))?) };
-        let done = self.open_over(&present, path, mode, then)?;
-        // Who holds it last gives gigabytes back to the system, which takes time: that shall be nobody who searches.
-        self.wait_for_searches();
-        Ok(done)
+        let outcome = self.open_over(&present, path, way, then);
+        if outcome.is_ok() {
+            let_go(present);
+        } else if present.base.is_drained() {
+            let told = "codes that made way for another base could not be read again: searches are refused until it is opened anew, or another comes";
+            *locked(&inner.trouble) = Some(told.to_string());
+        }
+        outcome
     }
 
     /// The same, in the place of `present`.
@@ -152,19 +190,29 @@ impl Collection {
         &self,
         present: &Index,
         path: &Path,
-        mode: PromoteMode,
+        way: Way<'_>,
         then: impl FnOnce(Index) -> Result<T, CollectionError>,
     ) -> Result<T, CollectionError> {
-        let inner = self.inner();
-        if mode == PromoteMode::Overlap {
+        let (inner, base) = (self.inner(), &present.base);
+        if way.mode == PromoteMode::Overlap {
             return then(aside(|| Index::open_with(path, &inner.options.base))?);
         }
-        if mode == PromoteMode::Drain {
-            self.drain(&present.base)?;
+        let of_pages = if base.info.all_resident { base.info.page_count.saturating_mul(base.info.page_bytes as u64) } else { 0 };
+        let wanted = if way.mode == PromoteMode::Half { of_pages.saturating_add(base.codes.bytes()) } else { of_pages };
+        let (free, reserve) = (self.inner().disk_free()?, inner.options.disk_reserve);
+        if free.saturating_sub(wanted) < reserve {
+            return Err(CollectionError::DiskFull { path: inner.path.clone(), free, reserve: reserve.saturating_add(wanted) });
+        }
+        let was_whole = !base.is_drained();
+        if way.mode == PromoteMode::Drain && was_whole {
+            way.notice
+                .map_or(Ok(()), |notice| notice())
+                .map_err(|detail| CollectionError::Rejected { path: path.to_path_buf(), detail })?;
+            self.drain(base)?;
         }
         // SAFETY: bases are changed by merges and promotions alone, which wait; and who followed a writer does neither. Of one that is drained every search has
         // ended (`drain`).
-        let mut handover = unsafe { Handover::begin(&present.base) }.map_err(crate::OpenError::from)?;
+        let mut handover = unsafe { Handover::begin(base, was_whole) }.map_err(crate::OpenError::from)?;
         let done = then(aside(|| Index::open_in(path, &inner.options.base, &mut |bytes| handover.make_room(bytes)))?)?;
         handover.end();
         Ok(done)
@@ -173,30 +221,41 @@ impl Collection {
     /// Refuses searches of the base, and waits until those have ended that began before.
     fn drain(&self, base: &Base) -> Result<(), CollectionError> {
         let inner = self.inner();
-        {
-            let writer = locked(&inner.writer);
-            writer.check(&inner.path)?;
+        let wait = |limit| {
+            inner.publish_again()?;
+            // Whoever begins from now on holds another snapshot than those who began before.
+            Ok::<_, CollectionError>(inner.pins.wait_for_older(&inner.snapshot.load_full(), limit))
+        };
+        // What takes long is over before anybody is refused.
+        if wait(PATIENCE)? {
             base.drain();
-            // Whoever searches from now on holds another snapshot than those who began before.
-            inner.publish(&writer);
+            let outcome = wait(LAST_SEARCHES);
+            if matches!(outcome, Ok(true)) {
+                return Ok(());
+            }
+            base.fill();
+            outcome?;
         }
-        if self.wait_for_searches() {
-            return Ok(());
-        }
-        base.fill();
         Err(CollectionError::InUse { path: inner.path.clone() })
-    }
-
-    /// Waits until those have ended that see an older snapshot than the present one; false where some do not for too long.
-    fn wait_for_searches(&self) -> bool {
-        let inner = self.inner();
-        inner.pins.wait_for_older(&inner.snapshot.load_full(), PATIENCE)
     }
 
     /// Whether searches are refused while another base takes the place of this one.
     pub fn is_drained(&self) -> bool {
         self.inner().snapshot.load().base.as_ref().is_some_and(|base| base.base.is_drained())
     }
+}
+
+/// Lets go of a base that has been replaced when nobody searches it any more. Who holds it last gives gigabytes back to the system, which takes time: that
+/// shall be nobody who searches.
+fn let_go(base: Index) {
+    let wait = move || {
+        let begin = Instant::now();
+        while Arc::strong_count(&base.idle) > 1 && begin.elapsed() < LAST_HOLDER {
+            thread::sleep(LOOK);
+        }
+    };
+    // Without a thread it goes here and now, or later.
+    let _ = thread::Builder::new().name("roxanne-let-go".to_string()).spawn(wait);
 }
 
 /// Does `work`, which takes no lock that a search wants, on a thread that stands back: searches come first.

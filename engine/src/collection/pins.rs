@@ -1,6 +1,6 @@
 //! Which snapshots may still be searched: a slot is emptied, and filled again, only when nobody can see what was in it.
 
-use super::{Inner, Snapshot, commit::Writer, locked};
+use super::{CollectionError, Inner, Snapshot, commit::Writer, locked};
 use std::{
     sync::{Arc, Mutex, Weak},
     thread,
@@ -41,6 +41,14 @@ impl Pins {
 }
 
 impl Inner {
+    /// The same as is seen, as another snapshot.
+    pub(super) fn publish_again(&self) -> Result<(), CollectionError> {
+        let writer = locked(&self.writer);
+        writer.check(&self.path)?;
+        self.publish(&writer);
+        Ok(())
+    }
+
     /// Searches that begin from now on see what the writer has.
     pub(super) fn publish(&self, writer: &Writer) {
         let snapshot = Arc::new(writer.snapshot());

@@ -9,7 +9,7 @@ use super::{
     Collection, CollectionConfig, CollectionError, KeyKind, PointKey,
     commit::Writer,
     delta::{Delta, Slot},
-    handover::{PromoteMode, aside},
+    handover::{Notice, PromoteMode, Way, aside},
     io,
     keys::node_of,
     locked, redo,
@@ -57,6 +57,8 @@ pub struct Promotion<'a> {
     pub previous: Previous,
     /// Whose memory it takes.
     pub mode: PromoteMode,
+    /// Hears that searches are about to be refused, where `mode` does so.
+    pub notice: Option<&'a Notice<'a>>,
     /// Looks at it last.
     pub gate: Option<&'a Gate<'a>>,
 }
@@ -138,24 +140,30 @@ impl Collection {
     /// `Rejected` where the index is damaged, of another shape, or lacks points of the base that it replaces; a failing disk. The old base serves
     /// on then.
     pub fn promote(&self, source: impl AsRef<Path>, sequence: u64, previous: Previous) -> Result<(), CollectionError> {
-        self.promote_with(source, sequence, &Promotion { previous, mode: self.inner().options.mode, gate: None })
+        self.promote_with(source, sequence, &Promotion { previous, mode: self.inner().options.mode, ..Promotion::default() })
     }
 
     /// The same with every choice.
     ///
     /// # Errors
-    /// As [`Collection::promote`]; what the gate says, `Rejected`.
+    /// As [`Collection::promote`]; what gate and notice say, `Rejected`; too little disk for what the old base hands over; `InUse`.
+    /// Merges wait as long as the gate looks.
     pub fn promote_with(&self, source: impl AsRef<Path>, sequence: u64, promotion: &Promotion) -> Result<(), CollectionError> {
         self.promote_over(source.as_ref(), sequence, promotion, None)
     }
 
     /// The same of an index that was built of this collection's own points ([`Collection::export`]) while its base was the generation `of`, `None` for none:
-    /// refused where another has become the base meanwhile. The old one goes.
+    /// refused where another has become the base meanwhile. The old one goes. As nobody knows of it before, it refuses no searches: where bases are drained
+    /// this one comes by halves.
     ///
     /// # Errors
     /// As [`Collection::promote`].
     pub fn replace(&self, source: impl AsRef<Path>, sequence: u64, of: Option<u64>) -> Result<(), CollectionError> {
-        let promotion = Promotion { previous: Previous::Remove, mode: self.inner().options.mode, gate: None };
+        let mode = match self.inner().options.mode {
+            PromoteMode::Drain => PromoteMode::Half,
+            mode => mode,
+        };
+        let promotion = Promotion { previous: Previous::Remove, mode, ..Promotion::default() };
         self.promote_over(source.as_ref(), sequence, &promotion, Some(of))
     }
 
@@ -189,7 +197,7 @@ impl Collection {
             fs::rename(source, &target).map_err(io(source))?;
         }
         let outcome = File::open(&inner.path).and_then(|directory| directory.sync_all()).map_err(io(&inner.path)).and_then(|()| {
-            self.open_in_place(&target, promotion.mode, &no_merge, |base| {
+            self.open_in_place(&target, Way { mode: promotion.mode, notice: promotion.notice }, &no_merge, |base| {
                 self.check_keys(&base, sequence).map_err(rejected)?;
                 promotion.gate.map_or(Ok(()), |gate| gate(&base)).map_err(rejected)?;
                 self.replace_base(base, &name, sequence, promotion.previous, of)

@@ -8,7 +8,7 @@ use super::{
     Collection, CollectionError, PointKey,
     commit::Writer,
     delta::{Delta, MAX_SLOTS},
-    handover::PromoteMode,
+    handover::{Notice, PromoteMode, Way},
     keys::node_of,
     locked,
     publish::{check_base, name_of},
@@ -33,21 +33,21 @@ impl Collection {
     /// `NoPrevious` where none is kept; a base that cannot be opened; `DeltaFull` where what was written since does not fit memory; a failing disk. The base
     /// that is there serves on then.
     pub fn rollback(&self) -> Result<(), CollectionError> {
-        self.rollback_with(self.inner().options.mode)
+        self.rollback_with(self.inner().options.mode, None)
     }
 
-    /// The same, in the memory that `mode` says.
+    /// The same, in the memory that `mode` says; `notice` hears that searches are about to be refused, where it does so.
     ///
     /// # Errors
-    /// As [`Collection::rollback`].
-    pub fn rollback_with(&self, mode: PromoteMode) -> Result<(), CollectionError> {
+    /// As [`Collection::rollback`], and as [`Collection::promote_with`].
+    pub fn rollback_with(&self, mode: PromoteMode, notice: Option<&Notice<'_>>) -> Result<(), CollectionError> {
         let inner = self.inner();
         if inner.options.read_only {
             return Err(CollectionError::ReadOnly { path: inner.path.clone() });
         }
         let no_merge = locked(&inner.merging);
         let before = inner.store.before()?.ok_or_else(|| CollectionError::NoPrevious { path: inner.path.clone() })?;
-        self.open_in_place(&inner.path.join(&before.name), mode, &no_merge, |base| {
+        self.open_in_place(&inner.path.join(&before.name), Way { mode, notice }, &no_merge, |base| {
             check_base(&base, &inner.config, &before.name).map_err(|detail| inner.store.damaged(detail))?;
             self.put_back(&base, &before)
         })

@@ -2,10 +2,11 @@
 //! Memory for direct reads: whole pages of the machine, from an anonymous mapping, so that the drive can write into them.
 
 use rustix::{
-    mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap},
+    mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap},
     param::page_size,
 };
 use std::{
+    fs::File,
     io,
     ops::{Deref, DerefMut},
     ptr::{NonNull, null_mut},
@@ -38,6 +39,16 @@ impl Mapping {
         // SAFETY: the range is our own mapping, and this advice changes neither content nor rights. An error means no huge pages.
         let _ = unsafe { madvise(mapping.base.as_ptr().cast(), bytes, Advice::LinuxHugepage) };
         Ok(mapping)
+    }
+
+    /// `bytes` bytes of `file` from `offset`, a whole number of pages, to be read from anywhere; what is written there stays in memory.
+    pub(crate) fn of_file(file: &File, offset: u64, bytes: usize) -> io::Result<Mapping> {
+        // SAFETY: no address is asked for, so no existing mapping can be replaced.
+        let base = unsafe { mmap(null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE, file, offset) }?;
+        let base: NonNull<u8> = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        // SAFETY: the range is our own mapping, and this advice changes neither content nor rights. An error means that more is read than is wanted.
+        let _ = unsafe { madvise(base.as_ptr().cast(), bytes, Advice::Random) };
+        Ok(Mapping { base, bytes })
     }
 
     /// Where byte `at` lies.

@@ -158,10 +158,11 @@ impl PageCache {
     /// Gives the memory of all frames back to the system: none holds a page, and none takes one in, until it is opened again.
     pub(crate) fn close(&self) {
         for frame in &self.frames {
+            // As in `offer`, and for long. Pages are looked at for microseconds, and nobody finds this one any more; another may have put one there meanwhile.
             frame.tag.store(0, Ordering::Relaxed);
-            // As in `offer`, and for long. Pages are looked at for microseconds.
             while frame.pins.compare_exchange_weak(0, WRITING, Ordering::Acquire, Ordering::Relaxed).is_err() {
                 std::thread::yield_now();
+                frame.tag.store(0, Ordering::Relaxed);
             }
         }
         // SAFETY: all frames are being written, as it were: nobody makes a slice of one (`get`). What is read there after `open` was put there by `offer`.
@@ -269,7 +270,8 @@ mod tests {
         let held = cache.get(3).unwrap();
         thread::scope(|scope| {
             let closing = scope.spawn(|| cache.close());
-            while cache.get(7).is_some() {
+            // Nobody finds it from when it is its turn.
+            while cache.get(3).is_some() {
                 thread::yield_now();
             }
             // Who looks at a page looks at it to the end.

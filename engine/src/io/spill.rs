@@ -2,7 +2,7 @@
 //! Memory that goes to a file, part by part, while others read it: they find the same bytes, from the kernel's page cache or from flash.
 
 use super::buffer::Mapping;
-use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags, madvise, mmap, mremap_fixed};
+use rustix::mm::{MremapFlags, mremap_fixed};
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
 /// Bytes that go at a time: whole huge pages.
@@ -40,17 +40,17 @@ impl<'a> Spill<'a> {
             self.file.write_all_at(memory, at as u64)?;
             // Pages that are on the disk can be let go of.
             self.file.sync_data()?;
-            let (rights, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::FIXED);
-            let address = self.memory.pointer(at).cast();
-            // SAFETY: the range is whole pages of our own mapping, or its end (`slice` asserts that it lies within). The kernel puts the file in its place in
-            // one step, to which any access that comes meanwhile waits, and the file holds the same bytes, which nobody else can reach. Whoever writes
-            // there later writes to memory, not to the file.
-            unsafe { mmap(address, part, rights, flags, &self.file, at as u64) }?;
-            // SAFETY: the same range. Reads come from anywhere; an error means that the kernel reads more than is wanted.
-            let _ = unsafe { madvise(address, part, Advice::Random) };
+            // The file holds the same bytes, and nobody else can reach it. Whoever writes there later writes to memory.
+            let there = Mapping::of_file(&self.file, at as u64, part)?;
+            self.replace(at, there);
             self.given += part;
         }
         Ok(())
+    }
+
+    /// Bytes that lie in the file.
+    pub(crate) fn given(&self) -> u64 {
+        self.given as u64
     }
 
     /// They stay where they are, for as long as the mapping lives.
@@ -64,12 +64,24 @@ impl<'a> Spill<'a> {
         let part = self.given - at;
         let mut fresh = Mapping::huge(part)?;
         self.file.read_exact_at(&mut fresh.as_mut()[..part], at as u64)?;
-        // SAFETY: both ranges are whole pages of mappings of our own, or their ends; `fresh` is known to nobody, holds the same bytes and gives up its own
-        // range. As above, the step is one.
-        unsafe { mremap_fixed(fresh.pointer(0).cast(), part, part, MremapFlags::MAYMOVE, self.memory.pointer(at).cast()) }?;
-        fresh.leak();
+        self.replace(at, fresh);
         self.given = at;
         Ok(())
+    }
+
+    /// Puts `other`, which holds the same bytes, into the place of those from `at`.
+    fn replace(&self, at: usize, mut other: Mapping) {
+        let bytes = other.as_mut().len();
+        let flags = MremapFlags::MAYMOVE;
+        // SAFETY: both ranges are whole pages of mappings of our own, or their ends, and of one length; nobody knows of `other`, and it gives up its own range.
+        // The kernel does it in one step, to which any access that comes meanwhile waits.
+        let moved = unsafe { mremap_fixed(other.pointer(0).cast(), bytes, bytes, flags, self.memory.pointer(at).cast()) };
+        if let Err(error) = moved {
+            // What was there may be gone, and who reads it would read what comes there next.
+            eprintln!("memory cannot be put into its place: {error}");
+            std::process::abort();
+        }
+        other.leak();
     }
 }
 
@@ -98,13 +110,15 @@ mod tests {
         thread::scope(|scope| {
             let (memory, stop) = (&memory, &stop);
             let reader = scope.spawn(move || {
-                let mut at = 0;
+                let (mut at, mut looks) = (0, 0);
                 while !stop.load(Ordering::Relaxed) {
                     at = (at + 7_654_321) % (bytes - 64);
                     // SAFETY: nobody writes.
                     let found = unsafe { memory.slice(at, 64) };
                     assert!(found.iter().zip(at..).all(|(found, at)| *found == byte(at)), "{at}");
+                    looks += 1;
                 }
+                assert!(looks > 100, "{looks}");
             });
             for keep in [false, false, true] {
                 // SAFETY: nobody writes.

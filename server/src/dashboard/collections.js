@@ -97,14 +97,17 @@ export function onePage(name) {
   const least = h("input", { type: "number", min: 0, max: 1, step: 0.01, value: "0.95", disabled: true });
   const sample = h("input", { type: "number", min: 1, max: 1000, step: 1, value: "100", disabled: true });
   gated.input.onchange = () => [least, sample].forEach((input) => { input.disabled = !gated.input.checked; });
+  const mode = select([["", "as the server was started"], ["overlap", "overlap: both in memory"], ["half", "half: the old one from flash"], ["drain", "drain: others answer"]], "");
   const promote = form("Promote", [
     field("Index in DATA/incoming", index, "Build one on the Storage page, or with roxanne build on any machine, and put it there."),
     field("Batch (sequence)", sequence, "The last batch that was written before the vectors of the index were read. The current one is filled in: right only if nothing was written since. What was written after this batch stays. If in doubt, take a smaller number."),
     keep.el, gated.el, h("div", { class: "fields" }, field("Least recall@10", least), field("Vectors looked for", sample)),
+    field("Memory meanwhile", mode, "Under drain this server refuses searches until the new base is there."),
   ], async () => {
     if (!index.value) throw new Error("Choose an index of DATA/incoming first");
     if (!/^\d+$/.test(sequence.value)) throw new Error("The batch is a whole number");
     const body = { index: index.value, sequence: BigInt(sequence.value), keep_previous: keep.input.checked };
+    if (mode.value) body.mode = mode.value;
     if (gated.input.checked) body.gate = { recall_at_10: Number(least.value), queries: Number(sample.value) };
     await start("promote", body);
   }, admin);

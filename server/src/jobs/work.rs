@@ -24,7 +24,7 @@ pub(super) const INCOMING: &str = "incoming";
 /// The form of a name, as `files::is_name` says it.
 const NAME: &str = "^[A-Za-z0-9_-][A-Za-z0-9_.-]*$";
 /// Seconds between refusing new work at /readyz and refusing searches, unless said; at most; and between two looks at them.
-const DRAIN: u64 = 5;
+const DRAIN: u64 = 15;
 const LONGEST_DRAIN: u64 = 600;
 const LOOK: Duration = Duration::from_millis(100);
 /// Vectors of a base that a gate looks for, unless said.
@@ -118,16 +118,16 @@ impl Way {
         }
     }
 
-    /// The mode; where the base is to be drained, others have had the time to take over.
-    fn begin(self, server: &Server, served: &Served, control: &Control) -> Result<PromoteMode, String> {
-        let mode = self.mode.map_or(server.collections.mode(), |mode| match mode {
+    fn mode(self, server: &Server) -> PromoteMode {
+        self.mode.map_or(server.collections.mode(), |mode| match mode {
             Mode::Overlap => PromoteMode::Overlap,
             Mode::Half => PromoteMode::Half,
             Mode::Drain => PromoteMode::Drain,
-        });
-        if mode != PromoteMode::Drain {
-            return Ok(mode);
-        }
+        })
+    }
+
+    /// Before searches are refused, others have the time to take over.
+    fn notice(self, served: &Served, control: &Control) -> Result<(), String> {
         served.leaving.store(true, Relaxed);
         let (begin, total) = (Instant::now(), self.drain_seconds.unwrap_or(DRAIN));
         while begin.elapsed() < Duration::from_secs(total) {
@@ -138,7 +138,7 @@ impl Way {
             control.say(Progress { phase: "drain".into(), done, total, unit: "seconds".into(), ..Progress::default() });
             thread::sleep(LOOK);
         }
-        Ok(mode)
+        Ok(())
     }
 }
 
@@ -165,7 +165,7 @@ pub(crate) struct PromoteBody {
     gate: Option<Gate>,
     /// In whose memory; as the server was started unless said.
     mode: Option<Mode>,
-    /// How long /readyz refuses before searches are, under `drain`: for others to take over. 5 unless said.
+    /// How long /readyz refuses before searches are, under `drain`: for others to take over. 15 unless said.
     #[schemars(range(max = 600))]
     drain_seconds: Option<u64>,
 }
@@ -401,10 +401,10 @@ impl Work {
                     return Err(format!("{index} in DATA/incoming is another index by now"));
                 }
                 let (_back, recall) = (Back(&served), Cell::new(None));
-                let mode = way.begin(server, &served, control)?;
+                let notice = || way.notice(&served, control);
                 let judge =
                     |index: &Index| gate.as_ref().map_or(Ok(()), |gate| pass(gate, index, control).map(|found| recall.set(Some(found))));
-                let promotion = Promotion { previous, mode, gate: Some(&judge) };
+                let promotion = Promotion { previous, mode: way.mode(server), notice: Some(&notice), gate: Some(&judge) };
                 served.collection.promote_with(&path, *sequence, &promotion).map_err(|error| told(error.into()))?;
                 Ok(recall.get().map(|recall| json!({"recall_at_10": recall})))
             }
@@ -412,8 +412,8 @@ impl Work {
                 let served = served(collection)?;
                 if served.collection.base_generation().map(in_hex) == *generation {
                     let _back = Back(&served);
-                    let mode = way.begin(server, &served, control)?;
-                    served.collection.rollback_with(mode).map_err(|error| told(error.into()))?;
+                    let notice = || way.notice(&served, control);
+                    served.collection.rollback_with(way.mode(server), Some(&notice)).map_err(|error| told(error.into()))?;
                 } else if attempt == 1 {
                     return Err("another base has come meanwhile".to_string());
                 }
@@ -481,5 +481,25 @@ fn pass(gate: &Gate, index: &Index, control: &Control) -> Result<f64, String> {
         Ok(recall)
     } else {
         Err(format!("its recall@10 is {recall:.4}, the gate asks for {}; the old base serves", gate.recall_at_10))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_that_an_older_server_wrote_are_read() {
+        let promote = r#"{"kind": "promote", "collection": "c", "index": "i", "sequence": 7, "keep_previous": true, "gate": {"recall_at_10": 0.9}, "generation": "0f"}"#;
+        let Work::Promote { way, sequence: 7, .. } = serde_json::from_str(promote).unwrap() else { panic!("a promotion") };
+        assert!(way.mode.is_none() && way.drain_seconds.is_none());
+        let rollback = r#"{"kind": "rollback", "collection": "c", "generation": null}"#;
+        assert!(matches!(serde_json::from_str(rollback).unwrap(), Work::Rollback { generation: None, .. }));
+        let half = serde_json::to_string(&Work::Rollback {
+            collection: "c".into(),
+            generation: None,
+            way: Way { mode: Some(Mode::Half), drain_seconds: Some(3) },
+        });
+        assert_eq!(half.unwrap(), r#"{"kind":"rollback","collection":"c","generation":null,"mode":"half","drain_seconds":3}"#);
     }
 }

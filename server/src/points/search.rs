@@ -25,8 +25,9 @@ const MOST_SEARCHES: usize = 1000;
 /// The list of a search that names none.
 pub(crate) const LIST_SIZE: usize = 100;
 
-/// The longest list of a search that holds nobody up.
-pub(crate) const SHORT_LIST: usize = 256;
+/// The most hits and the longest list of a search that holds nobody up.
+const FEW_HITS: usize = 16;
+const SHORT_LIST: usize = 256;
 
 /// Hits of which those are chosen that are not all alike; the work grows with their square.
 const MOST_CANDIDATES: usize = 1000;
@@ -116,10 +117,16 @@ impl QueryRequest {
     }
 }
 
-/// Whether a search for so many is short.
+/// Whether a search for so many is one that may be over at once.
 fn are_few(limit: Option<usize>, offset: Option<usize>, params: Option<&ParamsBody>) -> bool {
-    let is_short = |params: &ParamsBody| params.hnsw_ef.unwrap_or(LIST_SIZE) <= SHORT_LIST && !params.exact.unwrap_or(false);
-    limit.unwrap_or(PAGE).saturating_add(offset.unwrap_or(0)) <= SHORT_LIST && params.is_none_or(is_short)
+    let list_size = params.and_then(|params| params.hnsw_ef).unwrap_or(LIST_SIZE);
+    let is_exact = params.and_then(|params| params.exact).unwrap_or(false);
+    !is_exact && is_short(limit.unwrap_or(PAGE).saturating_add(offset.unwrap_or(0)), list_size)
+}
+
+/// The same of a list: each hit may take a read for its key.
+pub(crate) fn is_short(hits: usize, list_size: usize) -> bool {
+    hits <= FEW_HITS && list_size <= SHORT_LIST
 }
 
 /// Several of them.

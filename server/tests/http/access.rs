@@ -85,7 +85,7 @@ fn a_key_allows_what_its_role_and_its_collections_say() {
         (&*of_c, "POST", "/v1/builds", &json!({}), 403),
         // What lies in DATA/incoming is not of one collection.
         (&*of_c, "POST", "/v1/collections/c/promote", &json!({"index": "x", "sequence": 0}), 403),
-        (&*of_c, "POST", "/v1/collections/c/rollback", &Value::Null, 409),
+        (&*of_c, "POST", "/v1/collections/c/rollback", &json!({}), 409),
         (&*of_alias, "POST", "/collections/alias/points/search", &search, 200),
         (&*of_alias, "POST", "/collections/d/points/search", &search, 403),
     ] {

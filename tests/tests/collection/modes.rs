@@ -47,6 +47,10 @@ fn a_base_comes_in_every_mode_while_searches_go_on() {
         let sequence = rebuild_with(&collection, &first, 2 * POINTS);
         collection.promote(&first, sequence, Previous::Remove).unwrap();
         finds(&collection, &told);
+        // Pages that were written lie beside those that were loaded.
+        collection.write((0..POINTS).step_by(3).map(|key| upsert(key, &of(key))).collect()).unwrap();
+        collection.merge(&MergeLimits::default()).unwrap();
+        finds(&collection, &told);
 
         let (stop, searches, refused) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
         thread::scope(|scope| {
@@ -86,13 +90,26 @@ fn a_base_comes_in_every_mode_while_searches_go_on() {
                     thread::yield_now();
                 }
                 assert_eq!(collection.is_drained(), mode == PromoteMode::Drain);
+                // Codes, pages, both or none.
+                let given = collection.memory().handed_over_bytes;
+                let expected = (mode == PromoteMode::Half && given > POINTS) || (mode == PromoteMode::Drain && resident && given > 0);
+                assert!(
+                    expected || given == 0 && (mode == PromoteMode::Overlap || (mode == PromoteMode::Drain && !resident)),
+                    "{told}: {given}"
+                );
                 assert!(index.own_recall(20, 60, &mut |_| true).unwrap().unwrap() > 0.95);
             };
             let no = |index: &Index| {
                 waits(index);
                 Err("it is not liked".to_string())
             };
-            let promotion = Promotion { previous: Previous::Keep, mode, gate: Some(&no) };
+            let hears = || Err("not now".to_string());
+            let promotion = Promotion { previous: Previous::Keep, mode, notice: None, gate: Some(&no) };
+            if mode == PromoteMode::Drain {
+                let error =
+                    collection.promote_with(&next, sequence, &Promotion { notice: Some(&hears), ..promotion }).unwrap_err().to_string();
+                assert!(error.contains("not now") && !collection.is_drained(), "{error}");
+            }
             let error = collection.promote_with(&next, sequence, &promotion).unwrap_err().to_string();
             assert!(error.contains("it is not liked") && next.exists(), "{told}: {error}");
             assert_eq!((collection.base_generation(), collection.is_drained()), (generation, false), "{told}");
@@ -109,7 +126,8 @@ fn a_base_comes_in_every_mode_while_searches_go_on() {
             // Put back, as the others look for it.
             collection.write(vec![upsert(1, &of(1))]).unwrap();
             finds(collection, &told);
-            collection.rollback_with(mode).unwrap();
+            collection.rollback_with(mode, Some(&|| Ok(()))).unwrap();
+            assert_eq!(collection.memory().handed_over_bytes, 0);
             assert_eq!((collection.base_generation(), collection.is_drained()), (generation, false), "{told}");
             finds(collection, &told);
             stop.store(true, Relaxed);

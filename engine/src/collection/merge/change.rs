@@ -280,7 +280,6 @@ impl Round<'_> {
             } else if !together || base.check_page(*number, bytes).is_err() || !base.is_fresh(*number, bytes) {
                 base.read_page(*number, bytes)?;
             }
-            thread::yield_now();
             if self.change_page(*number, bytes, changes, places)? {
                 let offset = FIRST_PAGE_OFFSET + number * page_bytes as u64;
                 images.push(Image { file: 0, offset, bytes: bytes.to_vec() });
