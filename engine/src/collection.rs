@@ -498,11 +498,19 @@ impl Collection {
     /// # Errors
     /// As [`Collection::search`].
     pub fn exact(&self, query: &[f32], k: usize) -> Result<Found, CollectionError> {
+        self.exact_until(query, k, None)
+    }
+
+    /// The same, where it has ended at `until`.
+    ///
+    /// # Errors
+    /// As [`Collection::exact`]; [`SearchError::Late`](crate::SearchError::Late).
+    pub fn exact_until(&self, query: &[f32], k: usize, until: Option<Instant>) -> Result<Found, CollectionError> {
         let (inner, start) = (self.inner(), Instant::now());
         let row = inner.config.row(query).map_err(CollectionError::Query)?;
         SearchParams { k, ..SearchParams::default() }.check()?;
         let snapshot = inner.snapshot.load_full();
-        let answer = snapshot.base.as_ref().map(|base| base.exact_beside(query, k, &snapshot.hidden, None)).transpose()?;
+        let answer = snapshot.base.as_ref().map(|base| base.exact_beside(query, k, &snapshot.hidden, None, until)).transpose()?;
         let mut top = TopK::new(k);
         for slot in (0..snapshot.len).filter(|&slot| !snapshot.delta_dead.contains(slot)) {
             top.offer((snapshot.delta.distance(&row, slot), &snapshot.delta.slot(slot).key));

@@ -113,6 +113,9 @@ pub enum SearchError {
         /// Queries in flight.
         in_flight: usize,
     },
+    /// What looks at all of it, and did not end in the time given.
+    #[error("it did not end in the time given")]
+    Late,
     /// It has let go of its codes for another base that takes its place.
     #[error("{path}: another base is taking its place, and memory for both is not allowed (drain); search again in a moment")]
     Drained {
@@ -166,7 +169,7 @@ impl SearchError {
             SearchError::Param { .. } | SearchError::Slack { .. } | SearchError::Radius | SearchError::StringKeys { .. } => {
                 ErrorClass::Usage
             }
-            SearchError::Busy { .. } | SearchError::Drained { .. } => ErrorClass::Busy,
+            SearchError::Busy { .. } | SearchError::Drained { .. } | SearchError::Late => ErrorClass::Busy,
             SearchError::Budget { .. } => ErrorClass::Budget,
             SearchError::Read(error) => class_of(error),
             SearchError::Format(error) => error.class(),

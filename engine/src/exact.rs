@@ -27,6 +27,7 @@ pub(crate) fn exact(
     k: usize,
     filter: Option<&Filter>,
     hidden: Option<&Hidden>,
+    until: Option<Instant>,
 ) -> Result<Vec<Answer>, SearchError> {
     let start = Instant::now();
     if !(1..=MAX_LIST_SIZE).contains(&k) {
@@ -40,6 +41,7 @@ pub(crate) fn exact(
     let mut tops: Vec<TopK<(Distance, NodeId, Key)>> = rankers.iter().map(|_| TopK::new(k.min(base.n() as usize))).collect();
     let mut met = 0;
     let mut look_at = |_: u64, (first, live): (u64, usize), page: &[u8]| -> Result<(), SearchError> {
+        in_time(until)?;
         for slot in 0..live {
             let record = base.layout.record(page, slot);
             let is_hidden = hidden.is_some_and(|hidden| hidden.contains((first + slot as u64) as u32));
@@ -66,6 +68,11 @@ pub(crate) fn exact(
         stats,
     };
     Ok(tops.into_iter().map(answer).collect())
+}
+
+/// Refuses to go on behind `until`.
+pub(crate) fn in_time(until: Option<Instant>) -> Result<(), SearchError> {
+    if until.is_some_and(|until| Instant::now() > until) { Err(SearchError::Late) } else { Ok(()) }
 }
 
 /// What looks at a page, given its number, its nodes (the first and how many) and its bytes.

@@ -56,6 +56,7 @@ use roxanne_core::{
 use std::{
     path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    time::Instant,
 };
 
 /// Dead nodes beside which a search is as short as without them.
@@ -212,16 +213,17 @@ impl Index {
         self.with_searcher(|searcher| searcher.search_judged(query, params, Some(hidden), judge))
     }
 
-    /// The exact `k` nearest of all nodes but those that are out of sight.
+    /// The exact `k` nearest of all nodes but those that are out of sight; `Late` behind `until`.
     pub(crate) fn exact_beside(
         &self,
         query: &[f32],
         k: usize,
         hidden: &Hidden,
         judge: Option<&Arc<dyn Judge>>,
+        until: Option<Instant>,
     ) -> Result<Answer, SearchError> {
         let filter = judge.map(|judge| Filter::Judged(Arc::clone(judge)));
-        let answers = exact::exact(&self.base, &[query], k, filter.as_ref(), Some(hidden))?;
+        let answers = exact::exact(&self.base, &[query], k, filter.as_ref(), Some(hidden), until)?;
         Ok(answers.into_iter().next().unwrap_or_default())
     }
 
@@ -309,7 +311,7 @@ impl Index {
     /// # Errors
     /// See [`Searcher::search`].
     pub fn exact(&self, queries: &[&[f32]], k: usize, filter: Option<&Arc<KeySet>>) -> Result<Vec<Answer>, SearchError> {
-        exact::exact(&self.base, queries, k, filter.cloned().map(Filter::Keys).as_ref(), None)
+        exact::exact(&self.base, queries, k, filter.cloned().map(Filter::Keys).as_ref(), None, None)
     }
 
     /// Works with an idle searcher, or a new one, or waits for one where the budget allows no more.

@@ -53,6 +53,9 @@ const HEAD_BYTES: usize = 32 << 10;
 const BODY_BYTES: usize = 32 << 20;
 /// Kibibytes of bodies that are read or worked on at once; those beyond are told to come again.
 pub(crate) const BODIES_KIB: usize = 256 << 10;
+/// Kibibytes of large answers that are on their way at once, and bytes of those that are not counted; those beyond are told to ask again.
+pub(crate) const ANSWERS_KIB: usize = 512 << 10;
+const SMALL_ANSWER: usize = 64 << 10;
 /// Of bodies that are read on the thread of their connection, where they may be searches that are over at once.
 const QUICK_BYTES: usize = 64 << 10;
 /// For what runs when the server is told to stop.
@@ -275,7 +278,7 @@ async fn routed(
                 }
             }
             let (server, request_id, query) = (Arc::clone(server), request_id.to_string(), query.map(str::to_string));
-            let span = Span::current();
+            let (span, answers) = (Span::current(), Arc::clone(&server.answers));
             let work = tokio::task::spawn_blocking(move || {
                 let _in = span.enter();
                 let _permits = (permit, of_bodies);
@@ -284,7 +287,8 @@ async fn routed(
                 let (Run::Engine(run) | Run::Search(run)) = &ROUTES[number].run else { return Err(Refusal::failed()) };
                 run(&call, &bytes)
             });
-            Ok(with_kind(route.status, kind, full(work.await.unwrap_or_else(|_| Err(Refusal::failed()))?)))
+            let answer = work.await.unwrap_or_else(|_| Err(Refusal::failed()))?;
+            Ok(with_kind(route.status, kind, full(on_its_way(&answers, answer)?)))
         }
         Run::Wait => {
             let call = Call { server, request_id, caller: &caller, names: &names, query, start, at_once: false };
@@ -296,6 +300,29 @@ async fn routed(
             let name = names.first().map_or("", String::as_str);
             Ok(with_kind(route.status, kind, events::of_job(server, name, caller)?))
         }
+    }
+}
+
+/// An answer, with the right to hold it until the other end has taken it: who reads slowly shall not fill the memory.
+fn on_its_way(answers: &Arc<Semaphore>, answer: Vec<u8>) -> Result<Bytes, Refusal> {
+    if answer.len() <= SMALL_ANSWER {
+        return Ok(answer.into());
+    }
+    let kib = answer.len().div_ceil(1024).min(ANSWERS_KIB) as u32;
+    let busy = |_| Refusal::new(StatusCode::TOO_MANY_REQUESTS, "overload", "too many large answers are on their way; try again");
+    let permit = Arc::clone(answers).try_acquire_many_owned(kib).map_err(busy)?;
+    Ok(Bytes::from_owner(Held { bytes: answer, _permit: permit }))
+}
+
+/// See [`on_its_way`].
+struct Held {
+    bytes: Vec<u8>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -356,4 +383,24 @@ async fn whole(server: &Server, body: Incoming) -> Result<(Vec<u8>, OwnedSemapho
     };
     timeout(LONGEST_BODY, all).await.unwrap_or_else(|_| Err(late()))?;
     Ok((bytes, permit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_answers_count_until_they_are_taken() {
+        let answers = Arc::new(Semaphore::new(200));
+        let small = on_its_way(&answers, vec![1; SMALL_ANSWER]).unwrap();
+        assert_eq!((small.len(), answers.available_permits()), (SMALL_ANSWER, 200));
+        let large = on_its_way(&answers, vec![2; 150 << 10]).unwrap();
+        let part = large.slice(7..9);
+        drop(large);
+        assert_eq!(answers.available_permits(), 50);
+        assert_eq!(on_its_way(&answers, vec![3; 100 << 10]).unwrap_err().status, StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(part, [2, 2][..]);
+        drop(part);
+        assert_eq!(answers.available_permits(), 200);
+    }
 }

@@ -157,6 +157,8 @@ struct Server {
     running: Arc<Semaphore>,
     /// Of kibibytes of bodies.
     bodies: Arc<Semaphore>,
+    /// Of kibibytes of answers.
+    answers: Arc<Semaphore>,
     /// Of who listens to events.
     listeners: Arc<Semaphore>,
     /// What the ids of this process's requests begin with, and how many there were.
@@ -200,6 +202,7 @@ pub async fn serve(options: ServerOptions, ready: impl FnOnce(SocketAddr), stop:
         import,
         running: Arc::new(Semaphore::new(MOST_AT_ONCE)),
         bodies: Arc::new(Semaphore::new(http::BODIES_KIB)),
+        answers: Arc::new(Semaphore::new(http::ANSWERS_KIB)),
         listeners: Arc::new(Semaphore::new(events::MOST_LISTENERS)),
         boot: format!("{:08x}", RandomState::new().hash_one(0) as u32),
         requests: AtomicU64::default(),

@@ -1,5 +1,6 @@
 //! What goes back: Qdrant's envelope, and errors in it with the fields of RFC 9457.
 
+use crate::route::late;
 use hyper::StatusCode;
 use roxanne_core::{ErrorClass, build_codes::RowError};
 use roxanne_engine::{
@@ -182,6 +183,7 @@ impl From<CollectionError> for Refusal {
             E::Payload { at, .. } => bad("payload").field(format!("points[{at}].payload")),
             E::Filter { .. } => bad("filter").field("filter"),
             E::Search(SearchError::Param { name, got, low, high }) => Refusal::out_of_range(name, *got, *low, *high),
+            E::Search(SearchError::Late) => late(),
             E::Search(SearchError::Drained { .. }) => Refusal::draining(detail),
             E::KeyExists { .. } => Refusal::conflict("key_exists", detail),
             E::Exists { .. } => Refusal::conflict("exists", detail),

@@ -65,6 +65,11 @@ impl Call<'_> {
             None => Err(late()),
         }
     }
+
+    /// Until when.
+    pub(crate) fn until(&self) -> Result<Option<Instant>, Refusal> {
+        Ok(self.deadline()?.map(|left| Instant::now() + left))
+    }
 }
 
 /// How long a request's searches may take, unless it says.

@@ -20,7 +20,7 @@ const TEXT: &str = "text/plain; version=0.0.4";
 /// The version of Qdrant whose dialect is spoken: its clients warn of a server that is much older or newer than they are.
 const DIALECT: &str = "1.20.0";
 
-const TIMEOUT: Parameter = Parameter { name: "timeout", about: "Seconds that a search may take.", least: 1, most: 86_400 };
+const TIMEOUT: Parameter = Parameter { name: "timeout", about: "Seconds that it may take; 60 unless said.", least: 1, most: 86_400 };
 const SEARCHES: &[Parameter] = &[TIMEOUT];
 const ROWS_SEARCHES: &[Parameter] = &[
     Parameter { name: "limit", about: "Hits of a row; 10 unless said.", least: 1, most: 10_000 },
@@ -168,11 +168,13 @@ pub(crate) static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
         })
         .over(SEARCHES),
         with(POST, "/collections/{collection}/points/scroll", "scroll_points", Read, "Points in the order of their ids", |call, body| {
-            read::scroll(&*call.served()?, body)
-        }),
+            read::scroll(call, &*call.served()?, body)
+        })
+        .over(SEARCHES),
         with(POST, "/collections/{collection}/points/count", "count_points", Read, "How many points there are", |call, body| {
-            read::count(&*call.served()?, &body)
-        }),
+            read::count(call, &*call.served()?, &body)
+        })
+        .over(SEARCHES),
         plain(GET, "/collections/{collection}/snapshots", "list_snapshots", Read, "Copies of a collection", |call| {
             call.server.snapshots.list(&call.own_name()?)
         }),

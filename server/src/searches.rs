@@ -68,11 +68,12 @@ impl Search<'_> {
             let found = if self.plan() == Plan::Graph { collection.search_at_once(vector, params)? } else { None };
             return found.ok_or_else(Refusal::not_at_hand);
         }
+        let until = params.deadline.map(|left| Instant::now() + left);
         Ok(match (self.filter, self.exact) {
             (None, false) => collection.search(vector, params),
-            (None, true) => collection.exact(vector, params.k),
+            (None, true) => collection.exact_until(vector, params.k, until),
             (Some(filter), false) => collection.search_filtered(vector, params, filter),
-            (Some(filter), true) => collection.exact_filtered(vector, params.k, filter),
+            (Some(filter), true) => collection.exact_filtered_until(vector, params.k, filter, until),
         }?)
     }
 }

@@ -19,7 +19,11 @@ use super::{
     publish::name_of,
     store::{Moment, NO_NODE},
 };
-use crate::{Index, SearchError, SearchParams, SearchStats, exact::each_page, key_set::Judge};
+use crate::{
+    Index, SearchError, SearchParams, SearchStats,
+    exact::{each_page, in_time},
+    key_set::Judge,
+};
 use roxanne_core::{
     format::keys::{KeyName, Keys},
     id::{Key, NodeId},
@@ -132,7 +136,7 @@ impl Collection {
     /// As [`Collection::search`].
     pub fn search_filtered(&self, query: &[f32], params: &SearchParams, filter: &Filter) -> Result<Found, CollectionError> {
         params.check()?;
-        self.find(query, params, filter, false)
+        self.find(query, params, filter, None)
     }
 
     /// The exact `k` nearest among those that pass `filter`.
@@ -140,12 +144,27 @@ impl Collection {
     /// # Errors
     /// As [`Collection::search`].
     pub fn exact_filtered(&self, query: &[f32], k: usize, filter: &Filter) -> Result<Found, CollectionError> {
-        let params = SearchParams { k, ..SearchParams::default() };
-        params.check()?;
-        self.find(query, &params, filter, true)
+        self.exact_filtered_until(query, k, filter, None)
     }
 
-    fn find(&self, query: &[f32], params: &SearchParams, filter: &Filter, exact: bool) -> Result<Found, CollectionError> {
+    /// The same, where it has ended at `until`.
+    ///
+    /// # Errors
+    /// As [`Collection::exact_until`].
+    pub fn exact_filtered_until(&self, query: &[f32], k: usize, filter: &Filter, until: Option<Instant>) -> Result<Found, CollectionError> {
+        let params = SearchParams { k, ..SearchParams::default() };
+        params.check()?;
+        self.find(query, &params, filter, Some(until))
+    }
+
+    /// `exact` says that all are to be compared, and until when.
+    fn find(
+        &self,
+        query: &[f32],
+        params: &SearchParams,
+        filter: &Filter,
+        exact: Option<Option<Instant>>,
+    ) -> Result<Found, CollectionError> {
         let (start, n) = (Instant::now(), self.count());
         let first = few(params.list_size.max(params.k), n);
         let mut found = self.find_among(query, params, filter, exact, first, false)?;
@@ -168,7 +187,7 @@ impl Collection {
         query: &[f32],
         params: &SearchParams,
         filter: &Filter,
-        exact: bool,
+        exact: Option<Option<Instant>>,
         most: usize,
         last: bool,
     ) -> Result<Found, CollectionError> {
@@ -182,15 +201,15 @@ impl Collection {
         let mut answer = match &snapshot.base {
             // Nothing that passes is there.
             Some(_) if judge.nodes().is_some_and(<[NodeId]>::is_empty) => None,
-            Some(base) if exact || (last && judge.nodes().is_none()) => {
-                Some(base.exact_beside(query, params.k, &snapshot.hidden, Some(&judge))?)
+            Some(base) if exact.is_some() || (last && judge.nodes().is_none()) => {
+                Some(base.exact_beside(query, params.k, &snapshot.hidden, Some(&judge), exact.flatten())?)
             }
             Some(base) => Some(base.search_judged(query, params, &snapshot.hidden, &judge)?),
             None => None,
         };
         if let (Some(found), Passing::Judged(judge)) = (&mut answer, &passing) {
             judge.check()?;
-            found.complete &= exact || last || found.hits.len() >= params.k;
+            found.complete &= exact.is_some() || last || found.hits.len() >= params.k;
         }
         let mut top = TopK::new(params.k);
         for slot in (0..snapshot.len).filter(|&slot| !snapshot.delta_dead.contains(slot)) {
@@ -225,6 +244,20 @@ impl Collection {
         after: Option<&PointKey>,
         limit: usize,
         filter: Option<&Filter>,
+    ) -> Result<Vec<(PointKey, String)>, CollectionError> {
+        self.scroll_until(after, limit, filter, None)
+    }
+
+    /// The same, where it has ended at `until`.
+    ///
+    /// # Errors
+    /// As [`Collection::exact_until`].
+    pub fn scroll_until(
+        &self,
+        after: Option<&PointKey>,
+        limit: usize,
+        filter: Option<&Filter>,
+        until: Option<Instant>,
     ) -> Result<Vec<(PointKey, String)>, CollectionError> {
         let inner = self.inner();
         let kind = inner.config.keys;
@@ -272,6 +305,7 @@ impl Collection {
             _ => 0,
         };
         while found.len() < limit {
+            in_time(until)?;
             let there = match built.filter(|_| place < places) {
                 None => None,
                 Some(keys) => Some(match keys.key_at(place).map_err(SearchError::from)?.0 {
@@ -309,6 +343,14 @@ impl Collection {
     /// # Errors
     /// A failing disk; corruption.
     pub fn count_filtered(&self, filter: &Filter) -> Result<u64, CollectionError> {
+        self.count_filtered_until(filter, None)
+    }
+
+    /// The same, where it has ended at `until`.
+    ///
+    /// # Errors
+    /// As [`Collection::exact_until`].
+    pub fn count_filtered_until(&self, filter: &Filter, until: Option<Instant>) -> Result<u64, CollectionError> {
         let (snapshot, passing) = self.inner().passing(filter, MOST_JUDGED)?;
         let live = || (0..snapshot.len).filter(|&slot| !snapshot.delta_dead.contains(slot)).map(|slot| &snapshot.delta.slot(slot).key);
         match &passing {
@@ -318,6 +360,7 @@ impl Collection {
                 if let Some(index) = &snapshot.base {
                     let base = &*index.base;
                     each_page(base, snapshot.hidden.from, &mut |_, (first, nodes), page| {
+                        in_time(until)?;
                         for at in 0..nodes {
                             let record = base.layout.record(page, at);
                             if base.is_used(record) && !snapshot.hidden.contains((first + at as u64) as u32) {

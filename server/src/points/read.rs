@@ -5,6 +5,7 @@ use crate::{
     body::{self, Few, Id, Ignored, Lacking},
     collections::Served,
     reply::Refusal,
+    route::Call,
 };
 use roxanne_engine::collection::{Collection, Point, PointKey};
 use schemars::JsonSchema;
@@ -191,7 +192,7 @@ pub(crate) struct Page {
 }
 
 /// `POST points/scroll`.
-pub(crate) fn scroll(served: &Served, body: Scroll) -> Result<Page, Refusal> {
+pub(crate) fn scroll(call: &Call, served: &Served, body: Scroll) -> Result<Page, Refusal> {
     let collection = &served.collection;
     Lacking::none_of(&[("order_by", &body.order_by)])?;
     let (parts, limit) = (Parts::of(body.with_payload, body.with_vector, true)?, in_range("limit", body.limit.unwrap_or(PAGE), 1)?);
@@ -207,7 +208,7 @@ pub(crate) fn scroll(served: &Served, body: Scroll) -> Result<Page, Refusal> {
         found.push((point.key, point.payload));
     }
     let more = (limit + 1).saturating_sub(found.len());
-    found.extend(collection.scroll(offset.as_ref(), more, filter.as_ref())?);
+    found.extend(collection.scroll_until(offset.as_ref(), more, filter.as_ref(), call.until()?)?);
     let next_page_offset = found.get(limit).map(|(key, _)| id_of(key));
     found.truncate(limit);
     let mut points = Vec::new();
@@ -239,10 +240,10 @@ pub(crate) struct Counted {
 }
 
 /// `POST points/count`.
-pub(crate) fn count(served: &Served, body: &Count) -> Result<Counted, Refusal> {
+pub(crate) fn count(call: &Call, served: &Served, body: &Count) -> Result<Counted, Refusal> {
     let collection = &served.collection;
     let count = match filter_of(collection, body.filter.as_ref())? {
-        Some(filter) => collection.count_filtered(&filter)?,
+        Some(filter) => collection.count_filtered_until(&filter, call.until()?)?,
         None => collection.count(),
     };
     Ok(Counted { count })

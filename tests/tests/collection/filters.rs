@@ -133,6 +133,14 @@ fn history(kind: Kind, capacity: u64) {
     let checked = check(&kind, &collection, &model, "in memory");
     assert_eq!(checked.found, checked.wanted);
     kind.rebase(&collection, &path, capacity);
+    // What looks at all ends when it is told to.
+    let (past, query) = (Some(std::time::Instant::now()), vector(rng, 1, kind.dim));
+    let many = Filter::from_json(&json!({"must_not": [{"key": "rare", "match": {"value": 1}}]}), kind.keys).unwrap();
+    let is_late = |error: CollectionError| matches!(error, CollectionError::Search(roxanne_engine::SearchError::Late));
+    assert!(collection.exact_until(&query, 5, past).is_err_and(is_late));
+    assert!(collection.exact_filtered_until(&query, 5, &many, past).is_err_and(is_late));
+    assert!(collection.count_filtered_until(&many, past).is_err_and(is_late));
+    assert!(collection.scroll_until(None, 5, Some(&many), past).is_err_and(is_late));
     // Half as many as are judged one by one before a search, and more.
     let mut checked = check(&kind, &collection, &model, "in a base");
     assert!(checked.found * 100 >= checked.wanted * 97, "{} of {}", checked.found, checked.wanted);
