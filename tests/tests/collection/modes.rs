@@ -113,7 +113,7 @@ fn a_base_comes_in_every_mode_while_searches_go_on() {
             let error = collection.promote_with(&next, sequence, &promotion).unwrap_err().to_string();
             assert!(error.contains("it is not liked") && next.exists(), "{told}: {error}");
             assert_eq!((collection.base_generation(), collection.is_drained()), (generation, false), "{told}");
-            finds(collection, &told);
+            finds(collection, told);
 
             let yes = |index: &Index| {
                 waits(index);
@@ -125,11 +125,11 @@ fn a_base_comes_in_every_mode_while_searches_go_on() {
             assert!(collection.base_generation() != generation && !collection.is_drained(), "{told}");
             // Put back, as the others look for it.
             collection.write(vec![upsert(1, &of(1))]).unwrap();
-            finds(collection, &told);
+            finds(collection, told);
             collection.rollback_with(mode, Some(&|| Ok(()))).unwrap();
             assert_eq!(collection.memory().handed_over_bytes, 0);
             assert_eq!((collection.base_generation(), collection.is_drained()), (generation, false), "{told}");
-            finds(collection, &told);
+            finds(collection, told);
             stop.store(true, Relaxed);
         });
         assert_eq!((refused.load(Relaxed) > 0, collection.count()), (mode == PromoteMode::Drain, POINTS + 1), "{told}");
