@@ -78,6 +78,7 @@ test: setup check-kernels clients
 	$(call step,python)
 	@cd python && VIRTUAL_ENV='$(CLIENTS)' '$(CLIENTS)/bin/maturin' develop --profile dev --locked --quiet
 	@'$(CLIENTS)/bin/python' -m pytest -q python/tests
+	@ROXANNE="$$CARGO_TARGET_DIR/debug/roxanne" '$(CLIENTS)/bin/python' -m pytest -q -p no:asyncio -p no:cacheprovider tests/clients/test_own.py
 	@cd python && '$(CLIENTS)/bin/python' -m mypy.stubtest roxanne._native --allowlist stubtest.allow && '$(CLIENTS)/bin/python' -m mypy --strict roxanne
 	$(call step,tests)
 	@cargo nextest run --locked --workspace

@@ -11,7 +11,10 @@
         docs.upsert(["a", "b"], vectors, payloads=[{"lang": "en"}, {"lang": "de"}])
         docs.search(query, k=3, filter={"must": [{"key": "lang", "match": {"value": "en"}}]})
 
-The GIL is released while the engine works, and Ctrl-C is heard within a moment.
+    with rx.Client("http://127.0.0.1:6333") as client:      # the same of `roxanne serve`
+        client.create("docs", dim=384).upsert(["a", "b"], vectors)
+
+`roxanne.langchain` has LangChain's vector store over both. The GIL is released while the engine works, and Ctrl-C is heard within a moment.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from ._native import BudgetError, BusyError, CorruptError, DeviceError, GateErro
 __all__ = [
     "BudgetError",
     "BusyError",
+    "Client",
     "Collection",
     "CorruptError",
     "DeviceError",
@@ -96,8 +100,8 @@ class Matches:
     """What `nq` queries found, nearest first. What is not there, because fewer were found than asked for, has the key `NO_KEY` (or none, of texts)
     and an infinite distance."""
 
-    keys: NDArray[np.uint64] | list[list[str]]
-    """`[nq, k]`, or a list of texts a query."""
+    keys: NDArray[np.uint64] | list[list[str]] | list[list[Key]]
+    """`[nq, k]`, or a list of texts a query; of a server a list of keys a query."""
     distances: NDArray[np.float32]
     """`[nq, k]`: squared for l2, 1 - similarity for cos, the negative product for dot."""
     reads: NDArray[np.uint64]
@@ -355,3 +359,6 @@ def create(
 def restore(snapshot: Path, path: Path) -> int:
     """Makes a collection in the new directory `path` of a snapshot, every byte of which is checked; gives the last batch in it."""
     return _native.restore(os.fspath(snapshot), os.fspath(path))
+
+
+from .client import Client  # noqa: E402 - it is made of what is above

@@ -58,7 +58,7 @@ impl JsonSchema for Condition {
         let number = json!({"type": ["number", "null"]});
         let numbers = json!({"type": "object", "additionalProperties": false,
             "properties": {"gt": number, "gte": number, "lt": number, "lte": number}});
-        let key = json!({"type": "string", "minLength": 1, "maxLength": 200});
+        let key = json!({"type": "string", "minLength": 1});
         let field = |name: &str, of: Value| json!({"type": "object", "additionalProperties": false, "required": ["key", name], "properties": {"key": key, name: of}});
         let of_key = |name: &str| {
             let of = json!({"type": "object", "additionalProperties": false, "required": ["key"], "properties": {"key": key}});
