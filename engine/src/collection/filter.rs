@@ -372,6 +372,9 @@ impl Reader {
         for (name, condition) in [("is_empty", Condition::IsEmpty as fn(String) -> Condition), ("is_null", Condition::IsNull)] {
             if let Some(of) = parts.get(name) {
                 only(&[name])?;
+                if let Some(more) = of.as_object().and_then(|of| of.keys().find(|part| *part != "key")) {
+                    return Err(format!("{at}.{name}.{more}: not known; it has a key and nothing else"));
+                }
                 return Ok(condition(field_of(of, &format!("{at}.{name}"))?));
             }
         }
@@ -500,6 +503,7 @@ mod tests {
             (json!({"must": [{"key": "a", "geo_radius": {}}]}), "must[0].geo_radius: not known"),
             (json!({"should": {"has_id": ["x"]}}), "should.has_id: keys of this collection are numbers"),
             (json!({"must": [{"key": "a", "range": {}, "match": {"value": 1}}]}), "must[0]: one of match"),
+            (json!({"should": {"is_null": {"key": "a", "more": 1}}}), "should.is_null.more: not known"),
             (json!({"min_should": {"conditions": []}}), "min_should.min_count"),
             (deep, "filters in filters"),
             (json!({"must": {"key": "a", "match": {"any": vec![1; MAX_CONDITIONS + 1]}}}), "conditions and values"),
