@@ -53,7 +53,7 @@ impl JsonSchema for Condition {
     }
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let (filter, id) = (generator.subschema_for::<FilterSchema>(), generator.subschema_for::<crate::body::Id>());
-        let scalar = json!({"anyOf": [{"type": "string"}, {"type": "integer"}, {"type": "boolean"}]});
+        let scalar = json!({"anyOf": [{"type": "string"}, {"type": "number"}, {"type": "boolean"}]});
         let scalars = json!({"type": "array", "items": scalar});
         let number = json!({"type": ["number", "null"]});
         let numbers = json!({"type": "object", "additionalProperties": false,
