@@ -3,7 +3,12 @@
 use crate::failure::Failure;
 use roxanne_builder::Judge;
 use roxanne_core::{
-    Budget, ErrorClass, dataset::Dataset, element::ElementType, metric::Metric, random::CounterRng, recall::exact_truth_of,
+    Budget, ErrorClass,
+    dataset::Dataset,
+    element::ElementType,
+    metric::Metric,
+    random::CounterRng,
+    recall::{exact_truth_of, found_by_distance},
 };
 use roxanne_engine::{Index, SearchParams, verify::verify};
 use std::path::Path;
@@ -56,8 +61,7 @@ fn recall(dataset: &Dataset, metric: Metric, index: &Path, ram: u64) -> Result<f
         let answer = searcher.search(&query, &params).map_err(|error| error.to_string())?;
         // By distance, so that rows equally far are as good as each other, whatever their keys are.
         let distances = truth.distances(number).unwrap_or(&[]);
-        let farthest = distances.last().copied().unwrap_or(f32::NEG_INFINITY);
-        found += answer.hits.iter().filter(|hit| hit.distance <= farthest).count().min(distances.len());
+        found += found_by_distance(answer.hits.iter().map(|hit| hit.distance), distances);
         wanted += distances.len();
     }
     // Itself is found without merit.

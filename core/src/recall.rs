@@ -193,6 +193,12 @@ impl Truth {
     }
 }
 
+/// How many of the true neighbors, whose distances `truth` are in rising order, stand for those of `found`: of equals any is as good as another.
+pub fn found_by_distance(found: impl Iterator<Item = f32>, truth: &[f32]) -> usize {
+    let Some(&farthest) = truth.last() else { return 0 };
+    found.filter(|&distance| distance <= farthest).count().min(truth.len())
+}
+
 /// recall@k of one query: which share of its first `k` true neighbors is among the first `k` of `found` (keys that are row numbers of
 /// the base, in any order). A key found twice counts once.
 ///

@@ -1,6 +1,7 @@
 //! How well an index finds its own vectors: what is asked of it before it serves.
 
-use crate::{Hit, Index, SearchError, SearchParams};
+use crate::{Index, SearchError, SearchParams};
+use roxanne_core::recall::found_by_distance;
 
 /// How many neighbors are looked for.
 const K: usize = 10;
@@ -25,13 +26,10 @@ impl Index {
             if !each(all) {
                 return Ok(None);
             }
-            sum += recall_of(&self.search(query, &params)?.hits, &truth.hits);
+            let truth: Vec<f32> = truth.hits.iter().map(|hit| hit.distance).collect();
+            let found = found_by_distance(self.search(query, &params)?.hits.iter().map(|hit| hit.distance), &truth);
+            sum += if truth.is_empty() { 1.0 } else { found as f64 / truth.len() as f64 };
         }
         Ok(Some(sum / (queries.len() as f64).max(1.0)))
     }
-}
-
-fn recall_of(found: &[Hit], truth: &[Hit]) -> f64 {
-    let Some(farthest) = truth.last() else { return 1.0 };
-    found.iter().filter(|hit| hit.distance <= farthest.distance).count().min(truth.len()) as f64 / truth.len() as f64
 }

@@ -25,6 +25,8 @@ _DISTANCES: dict[str, Literal["Cosine", "Dot", "Euclid", "Manhattan"]] = {"cos":
 _DATATYPES = {"f32": "float32", "f16": "float16", "u8": "uint8"}
 # Of one request: what the server takes, and what is worth a round trip.
 _POINTS, _ROWS, _SEARCHES = 1000, 1000, 100
+# What is asked by a body and changes nothing.
+_LOOKS = ("/points", "/search", "/search/batch", "/scroll", "/count")
 
 
 def _failure(status: int, body: bytes) -> RoxanneError:
@@ -41,14 +43,14 @@ def _failure(status: int, body: bytes) -> RoxanneError:
 
 
 class Client:
-    """A server at `url`, with a `key` where it asks for one. Threads may share it: each has a connection of its own. `tls` says whom to trust under
+    """A server at `url` (port 6333 unless it says another), with a `key` where it asks for one. Threads may share it: each has a connection of its own. `tls` says whom to trust under
     https; the machine's authorities unless said. `timeout`: seconds to wait for an answer."""
 
     def __init__(
         self, url: str = "http://127.0.0.1:6333", key: str | None = None, *, timeout: float = 90.0, tls: ssl.SSLContext | None = None
     ) -> None:
         parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
             raise InputError(f"{url!r} is no address of a server: http://127.0.0.1:6333 is one")
         self.url = url.rstrip("/")
         self._parts, self._key, self._timeout, self._tls = parts, key, timeout, tls
@@ -81,7 +83,7 @@ class Client:
             status, kind, told = answer.status, answer.headers.get_content_type(), answer.read()
         except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError) as error:
             connection.close()
-            if was_open and (method in ("GET", "PUT") or path.endswith(("/search", "/search/batch", "/scroll", "/count"))):
+            if was_open and (method != "POST" or path.partition("?")[0].endswith(_LOOKS)):
                 return self.ask(method, path, body, raw=raw)
             raise DeviceError(f"{self.url}: {error}") from error
         except (OSError, http.client.HTTPException) as error:

@@ -94,8 +94,9 @@ def test_errors_have_their_kinds(client, url):
         points.upsert([1, 2], some(1))
     with pytest.raises(rx.InputError, match="binary"):
         client.create("d", dim=DIM, element="binary")
-    with pytest.raises(rx.InputError, match="address"):
-        Client("localhost:6333")
+    for bad in ("localhost:6333", "http://localhost:6333/prefix", "ftp://localhost"):
+        with pytest.raises(rx.InputError, match="address"):
+            Client(bad)
     with pytest.raises(rx.DeviceError, match="refused"):
         Client("http://127.0.0.1:9").collections()
     assert len(points) == 0
@@ -120,6 +121,13 @@ def test_threads_share_a_client_and_connections_that_were_closed_open_again(clie
     assert not failed, failed
     # As a server does that was idle too long.
     client._connection().sock.shutdown(2)
+    assert len(points) == 400
+    client._connection().sock.shutdown(2)
+    assert points.search(vectors[5], 1).keys == [[5]]
+    # What may have been done is not done again unasked.
+    client._connection().sock.shutdown(2)
+    with pytest.raises(rx.DeviceError):
+        points.delete([7])
     assert len(points) == 400
 
 

@@ -71,8 +71,8 @@ pub(crate) struct PromoteArgs {
     /// Remove the base that it replaces; otherwise it is kept, so that `rollback` can bring it back
     #[arg(long)]
     remove_previous: bool,
-    /// What it must reach: the recall of searches for its own vectors, with a list of 100, against all of them
-    #[arg(long, value_name = "recall@10>=R", value_parser = parse::gate)]
+    /// What it must reach, such as recall@10>=0.95: the recall of searches for its own vectors, with a list of 100, against all of them
+    #[arg(long, value_name = "CONDITION", value_parser = parse::gate)]
     gate: Option<f64>,
 }
 

@@ -124,6 +124,14 @@ fn truth_files_that_lie_are_refused() {
 }
 
 #[test]
+fn of_equals_any_is_as_good_and_none_counts_beyond_the_truth() {
+    let count = |found: &[f32], truth: &[f32]| found_by_distance(found.iter().copied(), truth);
+    assert_eq!(count(&[1.0, 2.0, 3.0], &[1.0, 2.0, 2.5]), 2);
+    assert_eq!(count(&[2.0, 2.0, 2.0, 2.0], &[1.0, 2.0]), 2);
+    assert_eq!((count(&[1.0], &[]), count(&[], &[1.0]), count(&[f32::NAN], &[1.0])), (0, 0, 0));
+}
+
+#[test]
 fn recall_counts_each_true_neighbor_once() {
     let truth = small();
     assert_eq!(recall_at_k(&truth, 0, &[9, 5, 2], 3), 1.0);

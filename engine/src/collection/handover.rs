@@ -94,6 +94,7 @@ impl<'a> Handover<'a> {
             Kept::All(pages) => {
                 // SAFETY: the caller's promise.
                 let mut spill = unsafe { pages.spill(directory) }.map_err(&io)?;
+                // Before the first byte goes: from now on no search is one that is over at once.
                 base.given.fetch_add(1, Ordering::AcqRel);
                 let outcome = spill.give(u64::MAX).map_err(&io);
                 base.given.fetch_add(spill.given(), Ordering::AcqRel);

@@ -2,6 +2,7 @@
 
 use super::{Control, Progress};
 use crate::{collections::Served, points::in_range, reply::Refusal, route::Call};
+use roxanne_core::recall::found_by_distance;
 use roxanne_engine::{
     SearchParams,
     collection::{Collection, PointHit},
@@ -118,8 +119,7 @@ impl Measure {
 
 /// The part of the true hits that were found, by their distances: of equals any is as good as another.
 pub(crate) fn recall(found: &[f32], truth: &[f32]) -> f64 {
-    let Some(&farthest) = truth.last() else { return 1.0 };
-    found.iter().filter(|distance| **distance <= farthest).count().min(truth.len()) as f64 / truth.len() as f64
+    if truth.is_empty() { 1.0 } else { found_by_distance(found.iter().copied(), truth) as f64 / truth.len() as f64 }
 }
 
 /// The distances of hits.
