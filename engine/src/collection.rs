@@ -1,7 +1,7 @@
 //! A collection: vectors under keys that come, change and go while searches run.
 //!
 //! ```no_run
-//! use roxanne_engine::{collection::{Change, Collection, CollectionConfig, CollectionOptions, KeyKind, Point, PointKey}};
+//! use roxanne_engine::{SearchParams, collection::{Change, Collection, CollectionConfig, CollectionOptions, KeyKind, Point, PointKey}};
 //! use roxanne_core::{element::ElementType, metric::Metric};
 //! let config = CollectionConfig { dim: 3, metric: Metric::Cosine, element: ElementType::F32, keys: KeyKind::Numbers };
 //! let collection = Collection::create("docs", &config, &CollectionOptions::default())?;
