@@ -2,7 +2,7 @@
 # Searches over HTTP alone, beside a promotion and beside a rollback, in every mode: what wrk sees of each in ten seconds, and the memory of the server that is
 # no file's, sampled.
 #
-#   bench/promote.sh ROXANNE BASE.u8bin QUERY.u8bin WORK [ROWS]          needs wrk, curl and python3; WORK is made, and holds about 10 KB a row
+#   bench/promote.sh ROXANNE BASE.u8bin QUERY.u8bin WORK [ROWS]          needs wrk and python3; WORK is made, and holds about 10 KB a row
 set -euo pipefail
 [ $# -ge 4 ] || { sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0"; exit 2; }
 roxanne=$(realpath "$1") base=$(realpath "$2") query=$(realpath "$3") here=$(realpath "$(dirname "$0")") rows=${5:-200000}
@@ -26,39 +26,48 @@ server=$!
 trap 'kill $server' EXIT
 until grep -q http serve.log; do sleep 0.1; done
 url=$(grep -o 'http://.*' serve.log)
-sequence() { curl -s "$url/v1/collections/c" | python3 -c 'import json, sys; print(json.load(sys.stdin)["result"]["sequence"])'; }
-memory() { # the most anonymous memory, in MiB, until `stop` is there
-    python3 - $server "$1" <<'P'
-import os, sys, time
-most = 0
-while not os.path.exists(sys.argv[2]):
-    lines = open(f"/proc/{sys.argv[1]}/status").read().splitlines()
-    most = max(most, next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")))
-    time.sleep(0.01)
+# One process for all that is not the server's, there before the load: one that began beside it would take the cores from both.
+cat >beside.py <<'P'
+import json, subprocess, sys, threading, time, urllib.request
+url, pid, seconds, what, body = sys.argv[1:]
+def call(path, body=None):
+    request = urllib.request.Request(url + path, body and json.dumps(body).encode(), {"content-type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)["result"]
+most, stop = 0, threading.Event()
+def watch(): # anonymous memory
+    global most
+    with open(f"/proc/{pid}/status") as status:
+        while not stop.wait(0.02):
+            status.seek(0)
+            most = max(most, next(int(line.split()[1]) for line in status if line.startswith("RssAnon")))
+body, collection = json.loads(body), call("/v1/collections/c")
+if what == "promote":
+    body["sequence"] = collection["sequence"]
+watching = threading.Thread(target=watch)
+watching.start()
+load = subprocess.Popen(["wrk", "-t1", "-c4", "-d" + seconds, "-s", "http.lua", "--latency", url], stdout=subprocess.PIPE, text=True)
+if what != "alone":
+    time.sleep(1)
+    begin = time.monotonic()
+    job = call("/v1/collections/c/" + what, body)["id"]
+    while (state := call(f"/v1/jobs/{job}?wait=60"))["state"] not in ("done", "failed", "cancelled"):
+        pass
+    print(f"    {what} {state['state']} {state['error'] or ''} after {time.monotonic() - begin:.2f} s")
+told = load.communicate()[0]
+stop.set()
+watching.join()
 print(f"    anonymous memory at most {most >> 10} MiB")
+print("\n".join(line for line in told.splitlines() if any(word in line for word in ("  50%", "  99%", "Requests/sec", "Non-2xx", "requests in", "Socket"))))
 P
+beside() { # WHAT TOLD BODY
+    echo "== $2"
+    python3 beside.py "$url" $server 10 "$1" "$3"
 }
-load() { wrk -t1 -c4 -d"$1" -s http.lua --latency "$url" | grep -E '50%|99%|Requests/sec|Non-2xx|requests in|Socket'; }
-beside() { # WHAT PATH BODY
-    echo "== $1"
-    rm -f stop
-    load 10 >told &
-    local loading=$!
-    memory stop &
-    local watching=$!
-    sleep 1
-    job=$(curl -s "$url/v1/collections/c/$2" --json "$3" | python3 -c 'import json, sys; print(json.load(sys.stdin)["result"]["id"])')
-    curl -s "$url/v1/jobs/$job?wait=60" | python3 -c 'import json, sys; job = json.load(sys.stdin)["result"]; print("   ", job["kind"], job["state"], job["error"] or "")'
-    wait $loading
-    touch stop
-    wait $watching
-    cat told
-}
-load 5 >/dev/null
+wrk -t1 -c4 -d5 -s http.lua "$url" >/dev/null
 for mode in overlap half drain; do
-    echo "== alone"
-    rm -f stop; touch stop; memory never & watching=$!; load 10; touch never; wait $watching; rm never
+    beside alone alone '{}'
     cp -r built data/incoming/$mode
-    beside "$mode: a promotion" promote "{\"index\": \"$mode\", \"sequence\": $(sequence), \"mode\": \"$mode\", \"drain_seconds\": 1}"
-    beside "$mode: a rollback" rollback "{\"mode\": \"$mode\", \"drain_seconds\": 1}"
+    beside promote "$mode: a promotion" "{\"index\": \"$mode\", \"mode\": \"$mode\", \"drain_seconds\": 1}"
+    beside rollback "$mode: a rollback" "{\"mode\": \"$mode\", \"drain_seconds\": 1}"
 done

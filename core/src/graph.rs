@@ -1,6 +1,6 @@
 //! A directed graph of bounded degree in RAM: one row of neighbors a node.
 
-use crate::{huge, id::NodeId};
+use crate::{aside::breathe, huge, id::NodeId};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -117,6 +117,9 @@ impl Graph {
                 }
             }
             next += 1;
+            if next.is_multiple_of(1024) {
+                breathe();
+            }
         }
         order
     }

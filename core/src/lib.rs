@@ -2,6 +2,7 @@
 //!
 //! Floor 0 of the house (ARCHITECTURE.md): no threads of its own (it may use the caller's rayon pool), no GPU, no database, no logging.
 
+pub mod aside;
 pub mod budget;
 pub mod build_codes;
 pub mod changes;

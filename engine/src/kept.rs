@@ -7,6 +7,7 @@ use crate::{
     live_pages::Pages,
 };
 use roxanne_core::{
+    aside::{breathe, on_threads},
     format::{FormatError, record::RecordLayout},
     id::NodeId,
 };
@@ -27,14 +28,6 @@ const PAGES_AT_ONCE: u64 = 256;
 
 /// Threads that fill a cache: they wait for the device and do little else.
 const WARMING_THREADS: usize = 16;
-
-/// Does `work` on so many threads; the first error.
-fn on_threads(threads: usize, work: &(dyn Fn() -> Result<(), OpenError> + Sync)) -> Result<(), OpenError> {
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    })
-}
 
 /// Why pages are not in RAM.
 enum LoadError {
@@ -72,9 +65,8 @@ impl Kept {
                     file.read_pages_blocking(first, memory)?;
                     for (page, bytes) in (first..).zip(memory.chunks_exact(page_bytes)) {
                         check(page, bytes)?;
+                        breathe();
                     }
-                    // Another base may serve meanwhile.
-                    thread::yield_now();
                 }
             };
             on_threads(thread::available_parallelism().map_or(1, usize::from), &work).map_err(LoadError::Open)
@@ -104,6 +96,7 @@ impl Kept {
                 file.read_page_blocking(u64::from(page), &mut buffer)?;
                 check(u64::from(page), &buffer)?;
                 cache.offer(u64::from(page), &buffer);
+                breathe();
             }
             Ok(())
         };
@@ -154,6 +147,7 @@ impl Adjacency {
                     rows.extend_from_slice(&degree.to_le_bytes());
                     rows.extend_from_slice(&packed[..layout.packed_bytes()]);
                 }
+                breathe();
             }
         }
         Ok(Adjacency { rows })

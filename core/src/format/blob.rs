@@ -2,7 +2,10 @@
 //! rewritten, alone. codes.rx, codebook.rx, nav.rx and keys.rx are blobs.
 
 use super::{FormatError, io_error, page};
-use crate::format::page::{HEADER_BYTES, PageHeader};
+use crate::{
+    aside::breathe,
+    format::page::{HEADER_BYTES, PageHeader},
+};
 use std::{
     collections::HashMap,
     fs::File,
@@ -239,6 +242,7 @@ impl BlobReader {
     }
 
     fn read_page(&self, number: u64, buffer: &mut [u8]) -> Result<(), FormatError> {
+        breathe();
         let place = number * BLOB_PAGE as u64;
         self.file.read_exact_at(buffer, place).map_err(io_error(&self.path))?;
         page::check(buffer, self.file_id, number).map(|_| ()).map_err(|e| self.corrupt(place, e.to_string()))

@@ -8,7 +8,10 @@
 
 use super::FormatError;
 use super::blob::{BlobReader, BlobWriter};
-use crate::id::{Key, MAX_NODES, NodeId};
+use crate::{
+    aside::breathe,
+    id::{Key, MAX_NODES, NodeId},
+};
 use rayon::prelude::*;
 
 const HEAD_BYTES: u64 = 16;
@@ -451,7 +454,12 @@ impl Keys {
             let offset = start + first * entry_bytes;
             run.resize(((self.n - first).min(4096) * entry_bytes) as usize, 0);
             self.blob.read_at(offset, &mut run)?;
-            run.chunks_exact(entry_bytes as usize).zip(0..).try_for_each(|(entry, i)| check(offset + i * entry_bytes, entry))?;
+            for (entry, i) in run.chunks_exact(entry_bytes as usize).zip(0..) {
+                check(offset + i * entry_bytes, entry)?;
+                if i % 256 == 0 {
+                    breathe();
+                }
+            }
         }
         Ok(())
     }

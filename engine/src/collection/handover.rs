@@ -8,7 +8,10 @@ use crate::{
     io::Spill,
     kept::Kept,
 };
-use roxanne_core::format::{FormatError, manifest::Manifest};
+use roxanne_core::{
+    aside::aside,
+    format::{FormatError, manifest::Manifest},
+};
 use std::{
     io,
     path::Path,
@@ -138,7 +141,8 @@ impl Drop for Handover<'_> {
             return;
         }
         // Back they come.
-        drop((self.codes.take(), self.pages.take()));
+        let (codes, pages) = (self.codes.take(), self.pages.take());
+        aside(|| drop((codes, pages)));
         self.base.given.store(0, Ordering::Release);
         match &self.base.kept {
             Kept::Nothing => {}
@@ -213,7 +217,8 @@ impl Collection {
         }
         // SAFETY: bases are changed by merges and promotions alone, which wait; and who followed a writer does neither. Of one that is drained every search has
         // ended (`drain`).
-        let mut handover = unsafe { Handover::begin(base, was_whole) }.map_err(crate::OpenError::from)?;
+        let begun = aside(|| unsafe { Handover::begin(base, was_whole) });
+        let mut handover = begun.map_err(crate::OpenError::from)?;
         let done = then(aside(|| Index::open_in(path, &inner.options.base, &mut |bytes| handover.make_room(bytes)))?)?;
         handover.end();
         Ok(done)
@@ -257,16 +262,6 @@ fn let_go(base: Index) {
     };
     // Without a thread it goes here and now, or later.
     let _ = thread::Builder::new().name("roxanne-let-go".to_string()).spawn(wait);
-}
-
-/// Does `work`, which takes no lock that a search wants, on a thread that stands back: searches come first.
-pub(super) fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    let quietly = || {
-        // Refused, it costs searches some time. Threads that this one begins are like it.
-        let _ = rustix::process::nice(10);
-        work()
-    };
-    thread::scope(|scope| scope.spawn(quietly).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
 }
 
 fn io_at(path: &Path) -> impl Fn(io::Error) -> FormatError + '_ {

@@ -9,7 +9,7 @@ use super::{
     Collection, CollectionConfig, CollectionError, KeyKind, PointKey,
     commit::Writer,
     delta::{Delta, Slot},
-    handover::{Notice, PromoteMode, Way, aside},
+    handover::{Notice, PromoteMode, Way},
     io,
     keys::node_of,
     locked, redo,
@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{Index, verify::verify_within};
 use roxanne_core::{
+    aside::aside,
     element::ElementType,
     format::{
         GRAPH_FILE,
@@ -153,7 +154,8 @@ impl Collection {
     }
 
     /// The same of an index that was built of this collection's own points ([`Collection::export`]) while its base was the generation `of`, `None` for none:
-    /// refused where another has become the base meanwhile. The old one goes. As nobody knows of it before, it refuses no searches: where bases are drained
+    /// refused where another has become the base meanwhile. The old one goes; where the same points made the same base again it stays, and the new one goes.
+    /// As nobody knows of it before, it refuses no searches: where bases are drained
     /// this one comes by halves.
     ///
     /// # Errors
@@ -183,8 +185,11 @@ impl Collection {
         let target = inner.path.join(&name);
         let no_merge = locked(&inner.merging);
         let is_base = || locked(&inner.writer).base.as_ref().map(name_of).as_ref() == Some(&name);
-        if is_base() {
-            return Err(rejected("it is the base already".to_string()));
+        match (is_base(), of) {
+            // Built of the same points as what is there.
+            (true, Some(_)) => return fs::remove_dir_all(source).map_err(io(source)),
+            (true, None) => return Err(rejected("it is the base already".to_string())),
+            (false, _) => {}
         }
         if inner.store.before()?.is_some_and(|before| before.name == name) {
             return Err(rejected(

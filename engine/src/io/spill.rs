@@ -2,11 +2,14 @@
 //! Memory that goes to a file, part by part, while others read it: they find the same bytes, from the kernel's page cache or from flash.
 
 use super::buffer::Mapping;
+use roxanne_core::aside::breathe;
 use rustix::mm::{MremapFlags, mremap_fixed};
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
 /// Bytes that go at a time: whole huge pages.
-pub(crate) const PART: usize = 64 << 20;
+pub(crate) const PART: usize = 16 << 20;
+/// Bytes that the kernel copies at a time.
+const PIECE: usize = 256 << 10;
 
 /// The first bytes of a mapping, as far as they lie in a file without a name. Dropped, it brings them back into memory.
 pub(crate) struct Spill<'a> {
@@ -37,7 +40,10 @@ impl<'a> Spill<'a> {
             let (at, part) = (self.given, PART.min(self.bytes - self.given));
             // SAFETY: nobody writes there (`new`).
             let memory = unsafe { self.memory.slice(at, part) };
-            self.file.write_all_at(memory, at as u64)?;
+            for (piece, at) in memory.chunks(PIECE).zip((at..).step_by(PIECE)) {
+                self.file.write_all_at(piece, at as u64)?;
+                breathe();
+            }
             // Pages that are on the disk can be let go of.
             self.file.sync_data()?;
             // The file holds the same bytes, and nobody else can reach it. Whoever writes there later writes to memory.
@@ -63,7 +69,10 @@ impl<'a> Spill<'a> {
         let at = (self.given - 1) / PART * PART;
         let part = self.given - at;
         let mut fresh = Mapping::huge(part)?;
-        self.file.read_exact_at(&mut fresh.as_mut()[..part], at as u64)?;
+        for (piece, at) in fresh.as_mut()[..part].chunks_mut(PIECE).zip((at..).step_by(PIECE)) {
+            self.file.read_exact_at(piece, at as u64)?;
+            breathe();
+        }
         self.replace(at, fresh);
         self.given = at;
         Ok(())

@@ -89,7 +89,7 @@ impl Disk for Recorder {
 }
 
 /// Copies a directory and all in it, in the place of what is there.
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     let _ = fs::remove_dir_all(to);
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {

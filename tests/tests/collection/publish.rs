@@ -99,6 +99,15 @@ fn a_base_is_replaced_again_and_again_while_it_changes() {
         write(&collection, &mut model, round + 2, &mut (3..2400).step_by(11));
         holds(&collection, &model, &format!("round {round} written to"));
     }
+    // What is built again of the same rows is the same base, and the one that is there stays.
+    let (index, again) = (directory.path().join("index"), directory.path().join("again"));
+    let (of, sequence) = (collection.base_generation(), rebuild(&collection, &index));
+    super::power::copy(&index, &again);
+    collection.replace(&index, sequence, of).unwrap();
+    let of = collection.base_generation();
+    collection.replace(&again, sequence, of).unwrap();
+    assert!(!again.exists() && collection.base_generation() == of);
+    holds(&collection, &model, "built again");
 }
 
 #[test]
