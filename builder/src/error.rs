@@ -1,6 +1,6 @@
 //! Why a build gave no index. In every case the output path is as it was before.
 
-use crate::backend::BackendError;
+use crate::{backend::BackendError, foreign::ForeignError};
 use roxanne_core::{
     ErrorClass,
     build_codes::{CodecError, RowError},
@@ -20,6 +20,9 @@ pub enum BuildError {
     /// The input cannot be read as vectors.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
+    /// An index of another system that is not understood.
+    #[error(transparent)]
+    Foreign(#[from] ForeignError),
     /// No vectors, or more than one generation holds.
     #[error("{source_name}: {n} vectors; an index holds 1 to {max}", max = roxanne_core::id::MAX_NODES)]
     Count {
@@ -224,6 +227,7 @@ impl BuildError {
             | BuildError::Stored { .. }
             | BuildError::Capacity { .. } => ErrorClass::Usage,
             BuildError::Dataset(DatasetError::Io { source, .. }) => ErrorClass::of_io(source),
+            BuildError::Foreign(ForeignError::Io { error, .. }) => ErrorClass::of_io(error),
             BuildError::Budget { .. } | BuildError::ShardOutgrown { .. } => ErrorClass::Budget,
             BuildError::ShardDamaged { .. } => ErrorClass::Corrupt,
             BuildError::Rejected { .. } => ErrorClass::Gate,

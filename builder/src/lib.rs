@@ -17,6 +17,7 @@ pub mod device;
 pub mod emit;
 mod error;
 pub mod fixup;
+pub mod foreign;
 pub mod graph_build;
 pub mod input;
 pub mod measure;
@@ -42,6 +43,7 @@ pub use sharded::Traffic;
 
 use backend::{Backend, BackendError, BuildCodes, cpu::Cpu};
 use codebook::Sample;
+use foreign::{Foreign, Links, System};
 use graph_build::{BuiltGraph, GraphParams, StageWork, build_graph};
 use progress::Watch;
 use rayon::prelude::*;
@@ -167,6 +169,8 @@ pub struct Builder {
     stop: Arc<AtomicBool>,
     keys: Option<KeyList>,
     dataset: Option<Dataset>,
+    /// Whose graph is taken, in the place of one that is made.
+    links: Option<(System, Links)>,
     judge: Option<Box<Judge>>,
 }
 
@@ -186,6 +190,7 @@ impl Builder {
             stop: Arc::default(),
             keys: None,
             dataset: None,
+            links: None,
             judge: None,
         }
     }
@@ -257,7 +262,14 @@ impl Builder {
 
     /// The vectors, opened.
     pub fn dataset(self, dataset: Dataset) -> Builder {
-        Builder { dataset: Some(dataset), ..self }
+        Builder { dataset: Some(dataset), links: None, ..self }
+    }
+
+    /// Vectors, keys and graph of another system's index: its edges are pruned to ours and repaired, which takes a part of the time that it takes to find them. All is
+    /// done in memory, in one shard, the graph on the CPU.
+    pub fn foreign(self, foreign: Foreign) -> Builder {
+        let Foreign { system, dataset, keys, links, .. } = foreign;
+        Builder { dataset: Some(dataset), keys: Some(keys), links: Some((system, links)), ..self }
     }
 
     /// The dataset as the metric sees it.
@@ -287,7 +299,13 @@ impl Builder {
         self.prepare()?;
         let dataset = self.dataset.as_ref().ok_or(BuildError::NoInput)?;
         self.params.graph(dataset.dim())?;
-        plan::plan(dataset, self.metric, &self.params, &self.keys_of(dataset), self.shards, &self.budget)
+        let shards = if self.links.is_some() { Some(1) } else { self.shards };
+        let mut plan = plan::plan(dataset, self.metric, &self.params, &self.keys_of(dataset), shards, &self.budget)?;
+        // The edges, there and back.
+        let links = 2 * self.links.as_ref().map_or(0, |(_, links)| links.bytes());
+        plan.peak_ram_bytes += links;
+        plan.on_device.peak_ram_bytes += links;
+        Ok(plan)
     }
 
     /// How the index is built, as the manifest tells it. Equal lines mean an equal index.
@@ -309,8 +327,9 @@ impl Builder {
         ];
         // Named where it is not what indexes were before it was known.
         let stored = (p.stored != Stored::Full).then(|| (manifest::STORED, p.stored.to_string()));
+        let graph = self.links.as_ref().map(|(system, links)| (output::GRAPH, format!("{system} {:016x}", links.fingerprint())));
         let capacity = (p.capacity > 0).then(|| (manifest::CAPACITY, p.capacity.to_string()));
-        Ok(lines.into_iter().chain(stored).chain(capacity).map(|(name, value)| (name.to_string(), value)).collect())
+        Ok(lines.into_iter().chain(stored).chain(capacity).chain(graph).map(|(name, value)| (name.to_string(), value)).collect())
     }
 
     /// All files but the manifest, which is returned when they are whole; on the device that was asked for.
@@ -384,7 +403,10 @@ impl Builder {
         let (codes, content) = input::encode_all(dataset, &codec, watch, self.metric)?;
         let sample = Sample::of(&codes, &codec, self.params.seed);
         let train = || sample.train(self.metric, plan.code_bytes, self.params.seed);
-        let build = || build_graph(codes, &graph_params, backend, watch);
+        let build = || match &self.links {
+            Some((_, links)) => foreign::adopt(codes, links, &graph_params, &Cpu::at_level(self.level), watch),
+            None => build_graph(codes, &graph_params, backend, watch),
+        };
         let ((built, built_at), trained) = if backend.leaves_the_host_free() {
             rayon::join(|| (build(), Instant::now()), train)
         } else {

@@ -2,7 +2,10 @@
 //! until after the rename, so that no other build ever works in a directory that is being published.
 
 use crate::{BuildError, sharded::JOURNAL};
-use roxanne_core::format::{FormatError, manifest::Manifest};
+use roxanne_core::format::{
+    FormatError,
+    manifest::{self, Manifest},
+};
 use rustix::{
     fs::{CWD, RenameFlags, renameat_with},
     io::Errno,
@@ -48,6 +51,10 @@ pub(crate) enum Checkpoint {
 }
 
 const LOCK: &str = "LOCK";
+/// The parameter that names the graph of another system, where it was taken.
+pub(crate) const GRAPH: &str = "graph";
+/// Parameters that are left out where they are what they always were.
+const NAMED_WHERE_UNUSUAL: [&str; 3] = [manifest::STORED, manifest::CAPACITY, GRAPH];
 /// The parameter that stands for the content of the input.
 pub(crate) const INPUT: &str = "input";
 
@@ -101,7 +108,11 @@ fn complete_output(
         let there = manifest.param(name).unwrap_or("unknown");
         (there != value).then(|| exists(format!("it holds an index with {name} {there}, this build has {value}")))
     };
-    if let Some(error) = params.iter().find_map(|(name, value)| differs(name, value)) {
+    let absent = |name: &&str| params.iter().all(|(known, _)| known != name);
+    let unasked = NAMED_WHERE_UNUSUAL.into_iter().filter(absent).filter(|name| manifest.param(name).is_some());
+    if let Some(error) =
+        params.iter().find_map(|(name, value)| differs(name, value)).or_else(|| unasked.clone().find_map(|name| differs(name, "none")))
+    {
         return Err(error);
     }
     if let Some(error) = differs(INPUT, &input()?) {

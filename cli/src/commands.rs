@@ -6,6 +6,8 @@ pub(crate) mod collection;
 pub(crate) mod convert;
 pub(crate) mod doctor;
 pub(crate) mod eval;
+pub(crate) mod export;
+pub(crate) mod import;
 pub(crate) mod info;
 pub(crate) mod key;
 pub(crate) mod merge;

@@ -30,6 +30,11 @@
 
 pub mod rebuild;
 
+/// Indexes that other systems made ([`Builder::foreign`]).
+pub mod foreign {
+    pub use roxanne_builder::foreign::{Foreign, ForeignError, Links, System};
+}
+
 /// What filters by payload are made of.
 pub mod filter {
     pub use roxanne_engine::collection::{Condition, Filter, Range, Values};

@@ -86,6 +86,8 @@ enum Command {
     #[command(subcommand)]
     Key(commands::key::Args),
     Convert(commands::convert::Args),
+    Import(commands::import::Args),
+    Export(commands::export::Args),
     Doctor(commands::doctor::Args),
     BenchGpu(commands::bench_gpu::Args),
 }
@@ -138,6 +140,8 @@ fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Config(args) => commands::serve::config(args, out),
         Command::Key(args) => commands::key::run(args, out),
         Command::Convert(args) => commands::convert::run(args, out),
+        Command::Import(args) => commands::import::run(args, out),
+        Command::Export(args) => commands::export::run(args, out),
         Command::Doctor(args) => commands::doctor::run(args, out),
         Command::BenchGpu(args) => commands::bench_gpu::run(args, out),
     }

@@ -1,5 +1,6 @@
 //! Words of the command line that clap does not know: sizes, sweeps, inline vectors. Strict, so that a typo is never another number.
 
+use roxanne_builder::foreign::System;
 use roxanne_core::{element::ElementType, format::record::Stored, metric::Metric};
 use roxanne_engine::{SearchParams, collection::KeyKind};
 use std::{str::FromStr, time::Duration};
@@ -60,6 +61,11 @@ pub(crate) fn metric(text: &str) -> Result<Metric, String> {
 /// A type of coordinates by its name.
 pub(crate) fn element(text: &str) -> Result<ElementType, String> {
     text.parse().map_err(|e: roxanne_core::element::UnknownElementType| e.to_string())
+}
+
+/// A system whose indexes are read, by its name.
+pub(crate) fn system(text: &str) -> Result<System, String> {
+    text.parse()
 }
 
 /// A kind of keys by its name.

@@ -13,6 +13,7 @@ mod layout;
 mod npy;
 mod parts;
 mod pending;
+mod records;
 mod synth;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ pub use error::DatasetError;
 pub use finite::check_finite;
 pub use parts::Run;
 pub(crate) use pending::PendingFile;
+pub use records::Records;
 pub use writer::DatasetWriter;
 
 use crate::element::ElementType;
@@ -158,9 +160,9 @@ impl Dataset {
             }
             Rows::File { file, layout } => {
                 // Only growth is filled with zeros: a buffer that is used again costs nothing here.
-                out.resize(count * layout.stride(), 0);
+                out.resize(if count == 0 { 0 } else { layout.span(start, count) }, 0);
                 match file.read_exact_at(out, layout.offset(start)) {
-                    Ok(()) => layout::unwrap_rows(layout, &self.source, start, out),
+                    Ok(()) => layout::unwrap_rows(layout, &self.source, start, count, out),
                     Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(self.shrunk(file, layout)),
                     Err(e) => Err(DatasetError::io(&self.source, "read rows of")(e)),
                 }
@@ -183,7 +185,7 @@ impl Dataset {
 
     fn shrunk(&self, file: &File, layout: &Layout) -> DatasetError {
         match file.metadata() {
-            Ok(now) => layout.truncated(&self.source, layout.offset(layout.n), now.len()),
+            Ok(now) => layout.truncated(&self.source, layout.end(), now.len()),
             Err(e) => DatasetError::io(&self.source, "read the length of")(e),
         }
     }

@@ -90,6 +90,19 @@ impl Idle {
     }
 }
 
+/// A node of an index, as its record has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Node<'a> {
+    /// Its number.
+    pub id: NodeId,
+    /// What it is called.
+    pub key: Key,
+    /// The vector: raw coordinates of [`IndexInfo::element`], or a byte a coordinate ([`IndexInfo::stored`]).
+    pub vector: &'a [u8],
+    /// The nodes that its edges lead to.
+    pub neighbors: &'a [NodeId],
+}
+
 impl Index {
     /// Opens the directory of a generation within `budget`.
     ///
@@ -273,6 +286,31 @@ impl Index {
                 .filter(|(_, record)| self.base.is_used(*record))
                 .try_for_each(|(node, record)| each(node as u32, record.key(), record.vector()))
         })
+    }
+
+    /// Shows every node, in their order on disk, which is that of their numbers; slots without one are left out.
+    ///
+    /// # Errors
+    /// Corruption; a failing disk; what `each` says.
+    pub fn each_node<E: From<SearchError>>(&self, each: &mut dyn FnMut(Node<'_>) -> Result<(), E>) -> Result<(), E> {
+        let mut neighbors = Vec::new();
+        exact::each_page(&self.base, self.base.n(), &mut |number, (first, live), page| {
+            for (slot, id) in (0..live).zip(first as u32..) {
+                let record = self.base.layout.record(page, slot);
+                if self.base.is_used(record) {
+                    neighbors.clear();
+                    let read = self.base.neighbors(record, &mut neighbors);
+                    read.map_err(|error| SearchError::from(self.base.bad_record(number, &error)))?;
+                    each(Node { id: NodeId(id), key: record.key(), vector: record.vector(), neighbors: &neighbors })?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Where searches begin that know of nothing nearer.
+    pub fn entry(&self) -> NodeId {
+        self.base.entry
     }
 
     /// The key of a node, and its vector as far as its record holds it.

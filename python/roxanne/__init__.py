@@ -50,6 +50,7 @@ __all__ = [
     "__version__",
     "build",
     "create",
+    "import_index",
     "open",
     "plan",
     "restore",
@@ -58,6 +59,7 @@ __all__ = [
 Key = int | str
 Path = str | os.PathLike[str]
 Metric = Literal["l2", "cos", "dot", "l1", "hamming"]
+Element = Literal["f32", "f16", "bf16", "u8", "i8", "binary"]
 NO_KEY = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -333,6 +335,26 @@ def build(
         shutil.rmtree(place, ignore_errors=True)
 
 
+def import_index(
+    system: Literal["hnswlib", "faiss", "usearch", "diskann"],
+    path: Path,
+    out: Path,
+    *,
+    metric: Metric | None = None,
+    element: Element | None = None,
+    new_graph: bool = False,
+    ram: int | str | None = None,
+    threads: int = 0,
+    max_degree: int = 48,
+    capacity: int = 0,
+) -> dict[str, Any]:
+    """Builds an index in the new directory `out` of one that `system` saved at `path`: its vectors and keys, and the lowest level of its graph, unless `new_graph`.
+    `metric` and `element` (f32 if not given) are what files of hnswlib and DiskANN do not say. Gives what it took."""
+    path, out = os.fspath(path), os.fspath(out)
+    report = _native.import_index(system, path, out, metric, element, new_graph, _size(ram), threads, max_degree, capacity)
+    return dict(json.loads(report))
+
+
 def open(path: Path, *, ram: int | str | None = None, read_only: bool = False) -> Index | Collection:  # noqa: A001 - as others call it
     """Opens the index or the collection in a directory. `ram`: most memory, such as "2G", of which what codes leave keeps pages."""
     path = os.fspath(path)
@@ -346,7 +368,7 @@ def create(
     *,
     dim: int,
     metric: Metric = "cos",
-    element: Literal["f32", "f16", "bf16", "u8", "i8", "binary"] = "f32",
+    element: Element = "f32",
     keys: Literal["numbers", "strings"] = "numbers",
 ) -> Collection:
     """Makes an empty collection in a new directory."""

@@ -75,6 +75,18 @@ def build(
     max_degree: int,
     capacity: int,
 ) -> str: ...
+def import_index(
+    system: str,
+    path: str,
+    out: str,
+    metric: str | None,
+    element: str | None,
+    new_graph: bool,
+    ram: int | None,
+    threads: int,
+    max_degree: int,
+    capacity: int,
+) -> str: ...
 def plan(source: str, metric: str, ram: int | None, device: str) -> str: ...
 def restore(snapshot: str, path: str) -> int: ...
 

@@ -3,6 +3,8 @@
 //!
 //! The GIL is released while the engine works; what may take longer than a moment runs on threads of its own, and Ctrl-C is looked for meanwhile.
 
+mod building;
+
 use pyo3::{
     buffer::PyBuffer,
     create_exception,
@@ -11,9 +13,8 @@ use pyo3::{
     types::{PyBytes, PyDict},
 };
 use roxanne::{
-    Answer, Budget, BuildError, BuildParams, Builder, Change, Collection, CollectionConfig, CollectionError, CollectionOptions, ErrorClass,
-    Filter, Index, KeyKind, KeyList, MergeLimits, OpenError, Point, PointKey, Previous, SearchError, SearchParams, SearchStats, Silent,
-    rebuild,
+    Answer, Budget, BuildError, BuildParams, Change, Collection, CollectionConfig, CollectionError, CollectionOptions, ErrorClass, Filter,
+    Index, KeyKind, MergeLimits, OpenError, Point, PointKey, Previous, SearchError, SearchParams, SearchStats, Silent, rebuild,
 };
 use serde_json::Value;
 use std::{
@@ -545,61 +546,6 @@ impl NativeCollection {
     }
 }
 
-/// A builder that was told everything.
-fn builder(source: &str, metric: &str, ram: Option<u64>, threads: usize, device: &str, params: BuildParams) -> PyResult<Builder> {
-    Builder::new(parsed(metric)?).params(params).budget(budget(ram)).threads(threads).device(parsed(device)?).input(source).raise()
-}
-
-/// Builds an index of the vectors in the file `source`; a JSON text of what it took.
-#[pyfunction]
-#[allow(clippy::too_many_arguments)]
-fn build(
-    py: Python<'_>,
-    source: String,
-    out: String,
-    metric: &str,
-    keys: Option<Vec<AnyKey>>,
-    ram: Option<u64>,
-    threads: usize,
-    device: &str,
-    max_degree: usize,
-    capacity: u64,
-) -> PyResult<String> {
-    let params = BuildParams { max_degree, capacity, ..BuildParams::default() };
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut builder = builder(&source, metric, ram, threads, device, params)?.stop(Arc::clone(&stop));
-    if let Some(keys) = keys {
-        builder = builder.keys(key_list(&keys)?);
-    }
-    let report = patiently(py, &stop, || builder.build(&out))?.raise()?;
-    let value = serde_json::json!({
-        "n": report.n, "dim": report.dim, "seconds": report.seconds, "index_bytes": report.index_bytes, "code_bytes": report.code_bytes,
-        "backend": report.backend, "shards": report.shards, "already_complete": report.already_complete,
-    });
-    Ok(value.to_string())
-}
-
-/// Numbers where all are, else texts.
-fn key_list(keys: &[AnyKey]) -> PyResult<KeyList> {
-    let numbers: Option<Vec<u64>> = keys.iter().map(|key| if let AnyKey::Number(number) = key { Some(*number) } else { None }).collect();
-    if let Some(numbers) = numbers {
-        return Ok(KeyList::Numbers(numbers));
-    }
-    let texts: Option<Vec<String>> = keys.iter().map(|key| if let AnyKey::Text(text) = key { Some(text.clone()) } else { None }).collect();
-    texts.map(KeyList::Strings).ok_or_else(|| InputError::new_err("keys are numbers or texts, not some of each"))
-}
-
-/// What a build would take, as a JSON text.
-#[pyfunction]
-fn plan(source: &str, metric: &str, ram: Option<u64>, device: &str) -> PyResult<String> {
-    let plan = builder(source, metric, ram, 0, device, BuildParams::default())?.plan().raise()?;
-    let value = serde_json::json!({
-        "n": plan.n, "dim": plan.dim, "index_bytes": plan.index_bytes, "peak_ram_bytes": plan.peak_ram_bytes,
-        "serve_ram_bytes": plan.serve_ram_bytes, "disk_bytes": plan.disk_bytes, "code_bytes": plan.code_bytes, "shards": plan.shards,
-    });
-    Ok(value.to_string())
-}
-
 /// Makes a collection of a snapshot.
 #[pyfunction]
 fn restore(py: Python<'_>, snapshot: String, path: String) -> PyResult<u64> {
@@ -611,8 +557,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     module.add_class::<NativeIndex>()?;
     module.add_class::<NativeCollection>()?;
-    module.add_function(wrap_pyfunction!(build, module)?)?;
-    module.add_function(wrap_pyfunction!(plan, module)?)?;
+    module.add_function(wrap_pyfunction!(building::build, module)?)?;
+    module.add_function(wrap_pyfunction!(building::import_index, module)?)?;
+    module.add_function(wrap_pyfunction!(building::plan, module)?)?;
     module.add_function(wrap_pyfunction!(restore, module)?)?;
     module.add("RoxanneError", py.get_type::<RoxanneError>())?;
     module.add("InputError", py.get_type::<InputError>())?;

@@ -205,3 +205,31 @@ def test_the_readme_is_true(tmp_path):
 def test_a_plan_says_what_a_build_takes():
     plan = rx.plan("synth:n=1000000,dim=128,type=u8", metric="l2", ram="8G")
     assert plan["n"] == 1_000_000 and plan["serve_ram_bytes"] < plan["index_bytes"]
+
+
+FOREIGN = Path(__file__).parents[2] / "tests" / "data" / "foreign"
+
+
+@pytest.mark.parametrize(
+    ("system", "name", "said", "n"),
+    [
+        ("hnswlib", "hnswlib.bin", {"metric": "l2"}, 220),
+        ("faiss", "faiss-map.index", {}, 240),
+        ("usearch", "f32.usearch", {"metric": "cos"}, 220),
+        ("diskann", "ann", {"metric": "l2", "element": "u8"}, 240),
+    ],
+)
+def test_an_index_of_another_system_is_imported(tmp_path, system, name, said, n):
+    out = tmp_path / "my.rx"
+    assert rx.import_index(system, FOREIGN / name, out, **said)["n"] == n
+    with rx.open(out) as opened:
+        # Keys are 2 * row + 5, and every twelfth row was deleted where it can be.
+        vector = opened.get(7)
+        assert opened.search(vector, k=1).keys[0, 0] == 7 and (opened.get(5) is None) == (n == 220)
+    # Files of faiss and USearch say what near means, those of the others do not.
+    wrong = {"metric": "l1"} if system in ("faiss", "usearch") else {**said, "metric": None}
+    with pytest.raises(rx.InputError, match="near means"):
+        rx.import_index(system, FOREIGN / name, tmp_path / "other.rx", **wrong)
+    with pytest.raises(rx.InputError, match=name):
+        rx.import_index("faiss" if system == "usearch" else "usearch", FOREIGN / name, tmp_path / "other.rx")
+    assert not (tmp_path / "other.rx").exists()

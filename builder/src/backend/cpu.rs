@@ -48,7 +48,7 @@ impl Cpu {
     }
 
     /// RobustPrune of `n` rows, whose candidates `sorted` puts into a vector: entries `distance << 32 | id`, none twice.
-    pub(super) fn prune_rows(
+    pub(crate) fn prune_rows(
         &self,
         codes: &BuildCodes,
         n: usize,

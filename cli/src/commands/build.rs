@@ -144,13 +144,18 @@ pub(crate) fn run_step(args: &Args, out: &mut dyn Write, step: &StepFn<'_>) -> R
         error => error.into(),
     })?;
     progress.end();
-    if report.already_complete {
+    tell(&report, args.output.as_deref(), args.json, out)
+}
+
+/// Says what a build did.
+pub(crate) fn tell(report: &Report, index: Option<&Path>, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+    if let Some(index) = index.filter(|_| report.already_complete) {
         progress::say(format_args!("{}: complete already, of the same input and parameters; nothing was done", index.display()));
     }
-    if args.json {
-        print_json(out, &to_json(&report))?
+    if json {
+        print_json(out, &to_json(report))?
     } else {
-        print(&report, args, out)?
+        print(report, index, out)?
     }
     Ok(())
 }
@@ -197,10 +202,10 @@ fn to_json(report: &Report) -> Value {
     })
 }
 
-fn print(report: &Report, args: &Args, out: &mut dyn Write) -> io::Result<()> {
+fn print(report: &Report, index: Option<&Path>, out: &mut dyn Write) -> io::Result<()> {
     let work = &report.work;
     let mut lines = vec![
-        ("index", args.output.as_ref().map_or_else(|| "nowhere: a rehearsal".into(), |path| path.display().to_string())),
+        ("index", index.map_or_else(|| "nowhere: a rehearsal".into(), |path| path.display().to_string())),
         ("vectors", format!("{} x {}", text::count(report.n), report.dim)),
         ("size", text::bytes(report.index_bytes)),
         ("code", format!("{} bytes a vector{}", report.code_bytes, if report.rotated { ", rotated" } else { "" })),

@@ -107,7 +107,8 @@ pub(crate) fn rollback(args: &RollbackArgs, out: &mut dyn Write) -> Result<(), F
 }
 
 pub(crate) fn promote(args: &PromoteArgs, _: &mut dyn Write) -> Result<(), Failure> {
-    let collection = Collection::open(&args.directory, &CollectionOptions { delta_bytes: u64::MAX, ..CollectionOptions::default() })?;
+    let collection =
+        Collection::open(&args.directory, &CollectionOptions { delta_bytes: u64::MAX, merges: false, ..CollectionOptions::default() })?;
     let previous = if args.remove_previous { Previous::Remove } else { Previous::Keep };
     let judge = |index: &Index| {
         let Some(least) = args.gate else { return Ok(()) };
@@ -118,7 +119,8 @@ pub(crate) fn promote(args: &PromoteArgs, _: &mut dyn Write) -> Result<(), Failu
 }
 
 pub(crate) fn merge(args: &MergeArgs, out: &mut dyn Write) -> Result<(), Failure> {
-    let collection = Collection::open(&args.directory, &CollectionOptions { delta_bytes: u64::MAX, ..CollectionOptions::default() })?;
+    let collection =
+        Collection::open(&args.directory, &CollectionOptions { delta_bytes: u64::MAX, merges: false, ..CollectionOptions::default() })?;
     if args.shape.vectors != Stored::Full {
         return Err(Failure::usage("the base of a collection holds vectors as they were given: --vectors full"));
     }

@@ -9,6 +9,7 @@ mod collection;
 mod damage;
 mod door;
 mod eval;
+mod foreign;
 mod json;
 mod killed;
 mod nightly;

@@ -27,7 +27,7 @@ pub(super) fn layout(file: &File, path: &Path, file_bytes: u64, element: Element
     let [n, dim] = read_counts(file, path, file_bytes)?;
     let dim = checked_dim(path, i64::from(dim), 0)?;
     let (stored, data_offset) = (Stored::Plain(element), HEADER_BYTES as u64);
-    Layout { n: u64::from(n), dim, stored, data_offset, prefix_bytes: 0 }.prove(path, file_bytes)
+    Layout { n: u64::from(n), dim, stored, data_offset, prefix_bytes: 0, spread: None }.prove(path, file_bytes)
 }
 
 /// The two numbers that open such a file; a truth file opens with two as well.

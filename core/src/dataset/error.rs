@@ -118,6 +118,14 @@ pub enum DatasetError {
         /// What is wrong, and the line of numpy that makes it right.
         problem: String,
     },
+    /// Rows within another file's records that cannot lie as it says.
+    #[error("{path}: no rows lie as {records:?}")]
+    Records {
+        /// The file.
+        path: PathBuf,
+        /// Where they were said to be.
+        records: super::Records,
+    },
     /// A double that no f32 can hold.
     #[error("{path}: row {row}, coordinate {at} is {value}, beyond f32 (3.4e38); rescale the vectors")]
     BeyondF32 {

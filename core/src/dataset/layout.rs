@@ -2,6 +2,8 @@
 //!
 //! `row r begins at data_offset + r * stride;  stride = prefix_bytes + dim * width`
 //!
+//! Rows that are parts of another file's records lie further apart ([`Spread`]).
+//!
 //! A format module reads a header and proposes a `Layout`; `Layout::prove` holds it against the file's length, once.
 
 use super::DatasetError;
@@ -54,6 +56,19 @@ pub(super) struct Layout {
     pub(super) data_offset: u64,
     /// Bytes before the coordinates of each row: 4 where a row states its own dimension, else 0.
     pub(super) prefix_bytes: usize,
+    /// How far apart rows are that do not follow each other.
+    pub(super) spread: Option<Spread>,
+}
+
+/// Rows in records, and these in blocks: row r begins at `data_offset + r / per_block * block_bytes + r % per_block * stride`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Spread {
+    /// Bytes from one record to the next within a block.
+    pub(super) stride: u64,
+    /// Records in a block.
+    pub(super) per_block: u64,
+    /// Bytes from one block to the next.
+    pub(super) block_bytes: u64,
 }
 
 impl Layout {
@@ -69,7 +84,27 @@ impl Layout {
 
     /// Where `row` begins.
     pub(super) fn offset(&self, row: u64) -> u64 {
-        self.data_offset + row * self.stride() as u64
+        let within = match self.spread {
+            None => row * self.stride() as u64,
+            Some(Spread { stride, per_block, block_bytes }) => row / per_block * block_bytes + row % per_block * stride,
+        };
+        self.data_offset + within
+    }
+
+    /// Bytes of the file from the begin of row `start` to the end of the last of `count`, at least one.
+    pub(super) fn span(&self, start: u64, count: usize) -> usize {
+        match self.spread {
+            None => count * self.stride(),
+            Some(_) => (self.offset(start + count as u64 - 1) - self.offset(start)) as usize + self.body_bytes(),
+        }
+    }
+
+    /// Where the last row ends.
+    pub(super) fn end(&self) -> u64 {
+        match (self.spread, self.n) {
+            (Some(_), 1..) => self.offset(self.n - 1) + self.body_bytes() as u64,
+            _ => self.offset(self.n),
+        }
     }
 
     /// The error of a file that ends at byte `got`.
@@ -100,11 +135,14 @@ pub(super) fn checked_dim(path: &Path, dim: i64, row: u64) -> Result<usize, Data
     }
 }
 
-/// Turns whole rows as they lie in the file, in `bytes`, into raw rows of `layout.stored.element()`, in place. Prefixes are compared
+/// Turns `count` rows as they lie in the file, in `bytes`, into raw rows of `layout.stored.element()`, in place. Prefixes are compared
 /// with the dimension; `first_row` is for the message.
-pub(super) fn unwrap_rows(layout: &Layout, path: &Path, first_row: u64, bytes: &mut Vec<u8>) -> Result<(), DatasetError> {
+pub(super) fn unwrap_rows(layout: &Layout, path: &Path, first_row: u64, count: usize, bytes: &mut Vec<u8>) -> Result<(), DatasetError> {
     if layout.prefix_bytes > 0 {
         drop_prefixes(layout, path, first_row, bytes)?;
+    }
+    if layout.spread.is_some() {
+        drop_gaps(layout, first_row, count, bytes);
     }
     match layout.stored {
         Stored::Plain(_) => {}
@@ -133,6 +171,16 @@ fn drop_prefixes(layout: &Layout, path: &Path, first_row: u64, bytes: &mut Vec<u
     }
     bytes.truncate(rows * body);
     Ok(())
+}
+
+fn drop_gaps(layout: &Layout, first_row: u64, count: usize, bytes: &mut Vec<u8>) {
+    let body = layout.body_bytes();
+    for r in 0..count {
+        let at = (layout.offset(first_row + r as u64) - layout.offset(first_row)) as usize;
+        // As above: rows move towards the front.
+        bytes.copy_within(at..at + body, r * body);
+    }
+    bytes.truncate(count * body);
 }
 
 fn narrow_doubles(layout: &Layout, path: &Path, first_row: u64, big_endian: bool, bytes: &mut Vec<u8>) -> Result<(), DatasetError> {

@@ -47,7 +47,7 @@ pub(super) fn layout(file: &File, path: &Path, file_bytes: u64) -> Result<Layout
     };
     let dim = checked_dim(path, i64::try_from(dim).unwrap_or(i64::MAX), 0)?;
     let stored = stored(&descr).map_err(refuse)?;
-    Layout { n, dim, stored, data_offset: text_offset + text_bytes as u64, prefix_bytes: 0 }.prove(path, file_bytes)
+    Layout { n, dim, stored, data_offset: text_offset + text_bytes as u64, prefix_bytes: 0, spread: None }.prove(path, file_bytes)
 }
 
 fn stored(descr: &str) -> Result<Stored, String> {

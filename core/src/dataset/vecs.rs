@@ -33,7 +33,7 @@ pub(super) fn layout(
     let mut prefix = [0; PREFIX_BYTES];
     exact_header(file, path, file_bytes, 0, &mut prefix)?;
     let dim = checked_dim(path, i64::from(i32::from_le_bytes(prefix)), 0)?;
-    let layout = Layout { n: 0, dim, stored: Stored::Plain(element), data_offset: 0, prefix_bytes: PREFIX_BYTES };
+    let layout = Layout { n: 0, dim, stored: Stored::Plain(element), data_offset: 0, prefix_bytes: PREFIX_BYTES, spread: None };
     let stride = layout.stride() as u64;
     let layout = Layout { n: file_bytes.div_ceil(stride), ..layout };
     if !file_bytes.is_multiple_of(stride)
