@@ -14,7 +14,8 @@
     with rx.Client("http://127.0.0.1:6333") as client:      # the same of `roxanne serve`
         client.create("docs", dim=384).upsert(["a", "b"], vectors)
 
-`roxanne.langchain` has LangChain's vector store over both. The GIL is released while the engine works, and Ctrl-C is heard within a moment.
+`roxanne.langchain` and `roxanne.llama_index` have vector stores over both. What takes time has a twin for
+asyncio (`await index.asearch(...)`). The GIL is released while the engine works, and Ctrl-C is heard within a moment.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _native
+from ._aio import twin
 from ._native import BudgetError, BusyError, CorruptError, DeviceError, GateError, InputError, RoxanneError, __version__
 
 __all__ = [
@@ -48,6 +50,8 @@ __all__ = [
     "Point",
     "RoxanneError",
     "__version__",
+    "abuild",
+    "aimport_index",
     "build",
     "create",
     "import_index",
@@ -179,6 +183,8 @@ class Index:
         vector = self._native.get(str(key))
         return None if vector is None else np.array(vector, dtype=np.float32)
 
+    asearch, aget = twin(search), twin(get)
+
     def close(self) -> None:
         """Nothing to do: it closes when nobody holds it."""
 
@@ -277,6 +283,9 @@ class Collection:
     def catch_up(self) -> int:
         """Opened with `read_only`: sees at least what was acknowledged before the call; gives the last batch that is seen."""
         return self._native.catch_up()
+
+    aupsert, adelete, aget, acount, asearch = twin(upsert), twin(delete), twin(get), twin(count), twin(search)
+    amerge, apromote, arollback, asnapshot, acatch_up = twin(merge), twin(promote), twin(rollback), twin(snapshot), twin(catch_up)
 
     def close(self) -> None:
         """Ends what runs behind it, and lets another process write."""
@@ -382,5 +391,7 @@ def restore(snapshot: Path, path: Path) -> int:
     """Makes a collection in the new directory `path` of a snapshot, every byte of which is checked; gives the last batch in it."""
     return _native.restore(os.fspath(snapshot), os.fspath(path))
 
+
+abuild, aimport_index = twin(build), twin(import_index)
 
 from .client import Client  # noqa: E402 - it is made of what is above

@@ -18,6 +18,7 @@ __all__ = [
     "RoxanneError",
     "__version__",
     "build",
+    "import_index",
     "plan",
     "restore",
 ]

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import BudgetError, BusyError, CorruptError, DeviceError, GateError, InputError, Key, Matches, Metric, Point, RoxanneError, _keys, _rows
+from ._aio import twin
 
 __all__ = ["Client", "RemoteCollection"]
 
@@ -116,6 +117,8 @@ class Client:
     def drop(self, name: str) -> bool:
         """Removes a collection; gives whether it was there."""
         return bool(self.ask("DELETE", f"/collections/{_quoted(name)}"))
+
+    acollections, acreate, aopen, aexists, adrop = twin(collections), twin(create), twin(open), twin(exists), twin(drop)
 
     def close(self) -> None:
         """Closes this thread's connection; another opens with the next request."""
@@ -317,6 +320,9 @@ class RemoteCollection:
     def snapshot(self) -> str:
         """Copies all of it, at the server; gives the name of the copy."""
         return str(self.job("snapshot")["name"])
+
+    aupsert, adelete, aget, aget_many, acount, asearch = twin(upsert), twin(delete), twin(get), twin(get_many), twin(count), twin(search)
+    amerge, apromote, arollback, asnapshot = twin(merge), twin(promote), twin(rollback), twin(snapshot)
 
     def __repr__(self) -> str:
         return f"<roxanne.RemoteCollection {self.client.url} {self.name}>"

@@ -11,7 +11,6 @@ A document's text and metadata are its payload, `{"text": ..., "metadata": {...}
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -23,9 +22,9 @@ from langchain_core.vectorstores import VectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from numpy.typing import NDArray
 
-from . import Collection, InputError, Matches, Metric, Path, Point, create
-from . import open as open_here
-from .client import Client, RemoteCollection
+from . import InputError, Matches, Metric, Path, Point
+from ._points import Points, close, metric_of, of_keys, opened
+from .client import Client
 
 __all__ = ["RoxanneVectorStore"]
 
@@ -46,26 +45,10 @@ class RoxanneVectorStore(VectorStore):
         metric: Metric = "cos",
         list_size: int = 64,
     ) -> None:
-        if (path is None) == (client is None) or (client is None) != (collection is None):
-            raise InputError("a path, or a client and a collection: one of both is expected")
-        self._embedding, self._list_size, self._path = embedding, list_size, path
-        self._points = self._of_server(client, collection, metric) if client and collection else self._here(path, metric)
-        told = self._points.info
-        self._metric = str(told["metric"]) if isinstance(self._points, Collection) else _METRICS[self._points.distance]
-
-    def _here(self, path: Path | None, metric: Metric) -> Collection:
-        assert path is not None
-        if not os.path.exists(path):
-            return create(path, dim=len(self._embedding.embed_query("a text")), metric=metric, keys="strings")
-        found = open_here(path)
-        if not isinstance(found, Collection):
-            raise InputError(f"{os.fspath(path)}: an index, which does not change; a collection is expected")
-        return found
-
-    def _of_server(self, client: Client, collection: str, metric: Metric) -> RemoteCollection:
-        if not client.exists(collection):
-            return client.create(collection, dim=len(self._embedding.embed_query("a text")), metric=metric)
-        return client.open(collection)
+        self._embedding, self._list_size = embedding, list_size
+        points = opened(path, client, collection, metric, lambda: len(embedding.embed_query("a text")))
+        assert points is not None
+        self._points, self._metric = points, metric_of(points)
 
     @property
     def embeddings(self) -> Embeddings:
@@ -73,7 +56,7 @@ class RoxanneVectorStore(VectorStore):
         return self._embedding
 
     @property
-    def points(self) -> Collection | RemoteCollection:
+    def points(self) -> Points:
         """The collection itself."""
         return self._points
 
@@ -107,7 +90,7 @@ class RoxanneVectorStore(VectorStore):
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """The documents of those ids that are there."""
-        return [_document(point) for point in self._of([str(name) for name in ids])]
+        return [_document(point) for point in of_keys(self._points, [str(name) for name in ids])]
 
     def similarity_search(self, query: str, k: int = 4, *, filter: Filter | None = None, **kwargs: Any) -> list[Document]:
         """The documents whose texts are most like `query`."""
@@ -147,12 +130,7 @@ class RoxanneVectorStore(VectorStore):
         found: Matches = self._points.search(query, k, filter=filter, list_size=list_size or self._list_size)
         keys = [str(key) for key in found.keys[0]]
         distances = dict(zip(keys, found.distances[0].tolist(), strict=False))
-        return [(point, distances[str(point.key)]) for point in self._of(keys)]
-
-    def _of(self, keys: list[str]) -> list[Point]:
-        if isinstance(self._points, RemoteCollection):
-            return self._points.get_many(keys)
-        return [point for point in map(self._points.get, keys) if point is not None]
+        return [(point, distances[str(point.key)]) for point in of_keys(self._points, keys)]
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         scores: dict[str, Callable[[float], float]] = {
@@ -180,10 +158,7 @@ class RoxanneVectorStore(VectorStore):
 
     def close(self) -> None:
         """Closes the collection; of a server, this thread's connection."""
-        self._points.client.close() if isinstance(self._points, RemoteCollection) else self._points.close()
-
-
-_METRICS = {"Cosine": "cos", "Dot": "dot", "Euclid": "l2", "Manhattan": "l1"}
+        close(self._points)
 
 
 def _document(point: Point) -> Document:

@@ -1,5 +1,6 @@
 """The Python door: arrays in, arrays out, and the errors that users meet."""
 
+import asyncio
 import os
 import pickle
 import re
@@ -233,3 +234,25 @@ def test_an_index_of_another_system_is_imported(tmp_path, system, name, said, n)
     with pytest.raises(rx.InputError, match=name):
         rx.import_index("faiss" if system == "usearch" else "usearch", FOREIGN / name, tmp_path / "other.rx")
     assert not (tmp_path / "other.rx").exists()
+
+
+def test_twins_for_asyncio_say_the_same_and_go_on_side_by_side(tmp_path):
+    base = rows(800)
+
+    async def all_of_it():
+        report = await rx.abuild(base, tmp_path / "my.rx", metric="l2")
+        assert report["n"] == 800
+        with rx.open(tmp_path / "my.rx") as index:
+            found = await asyncio.gather(*(index.asearch(base[i], k=3) for i in range(0, 800, 50)))
+            assert [one.keys[0, 0] for one in found] == list(range(0, 800, 50))
+            assert np.array_equal(await index.aget(7), base[7])
+            with pytest.raises(rx.InputError):
+                await index.asearch(base[0, :3])
+        with rx.create(tmp_path / "docs", dim=DIM, metric="l2") as docs:
+            await asyncio.gather(*(docs.aupsert([i], base[i : i + 1]) for i in range(20)))
+            assert await docs.acount() == 20 and await docs.adelete([3]) == 1 and await docs.aget(3) is None
+            assert (await docs.asearch(base[4], k=1)).keys == [[4]]
+            await docs.amerge()
+            assert await docs.asnapshot(tmp_path / "copy") == docs.info["sequence"]
+
+    asyncio.run(all_of_it())

@@ -169,12 +169,15 @@ def node(number, text, document, **metadata):
     return TextNode(id_=str(uuid.UUID(int=number)), text=text, metadata=metadata, embedding=embed(text), relationships=source)
 
 
-def llama_index(url, client):
-    aclient = AsyncQdrantClient(url=url)
-    indexes = [{"field_name": "kind", "field_schema": models.PayloadSchemaType.KEYWORD}]
-    store = LlamaIndexStore("llama", client=client, aclient=aclient, batch_size=4, payload_indexes=indexes)
+def llama_index_nodes():
     nodes = [node(n, text, f"document-{n // 2}", n=n, kind="ab"[n % 2], half=n / 2) for n, text in enumerate(TEXTS)]
     nodes[5].metadata.pop("kind")
+    return nodes
+
+
+def llama_index_store(store, count):
+    """What any store for LlamaIndex does; the last two nodes are left."""
+    nodes = llama_index_nodes()
     ids = [one.node_id for one in nodes]
     assert store.add(nodes) == ids
 
@@ -203,10 +206,19 @@ def llama_index(url, client):
     assert [one.text for one in got] == TEXTS[1:3] and all(abs(a - b) < 1e-6 for a, b in zip(got[0].embedding, embed("bread")))
     assert [one.text for one in store.get_nodes(filters=filters("kind", "b"))] == ["bread", "dates"] and len(store.get_nodes()) == 6
     store.delete("document-0")
-    assert client.count("llama").count == 4
+    assert count() == 4
     store.delete_nodes([ids[2]])
     store.delete_nodes(filters=filters("n", 3))
     assert [one.text for one in store.get_nodes()] == ["eggs", "figs"]
+    return found, filters
+
+
+def llama_index(url, client):
+    aclient = AsyncQdrantClient(url=url)
+    indexes = [{"field_name": "kind", "field_schema": models.PayloadSchemaType.KEYWORD}]
+    store = LlamaIndexStore("llama", client=client, aclient=aclient, batch_size=4, payload_indexes=indexes)
+    found, filters = llama_index_store(store, lambda: client.count("llama").count)
+    nodes = llama_index_nodes()
     asyncio.run(llama_index_async(store))
     asyncio.run(aclient.close())
     # The same collection again, as the store of an index.
@@ -333,4 +345,5 @@ def main(roxanne):
     print("LangChain, LlamaIndex, Haystack: stores opened, reused, written, searched, filtered, deleted; what is not there is refused")
 
 
-main(sys.argv[1])
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -10,9 +10,13 @@ import threading
 import numpy as np
 import pytest
 import roxanne as rx
+from integrations import TEXTS, HashEmbedding, embed, llama_index_nodes, llama_index_store, nearest
 from langchain_tests.integration_tests import VectorStoreIntegrationTests
+from llama_index.core import StorageContext, VectorStoreIndex
+from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters, VectorStoreQuery, VectorStoreQueryMode
 from roxanne.client import Client
 from roxanne.langchain import RoxanneVectorStore
+from roxanne.llama_index import RoxanneVectorStore as LlamaIndexStore
 from serving import serving
 
 pytestmark = pytest.mark.anyio
@@ -164,3 +168,35 @@ def test_a_store_filters_and_is_found_again(client, tmp_path, place):
     again.close()
     with pytest.raises(rx.InputError, match="one of both"):
         RoxanneVectorStore(embedding)
+
+
+@pytest.mark.parametrize("place", ["here", "there"])
+def test_a_store_for_llama_index_does_what_theirs_does(client, tmp_path, place):
+    where = {"path": tmp_path / "s"} if place == "here" else {"client": client, "collection": "s"}
+    store = LlamaIndexStore(**where)
+    # Before the first nodes there is nothing.
+    assert store.client is None and store.get_nodes() == [] and store.query(VectorStoreQuery(query_embedding=[1.0])).nodes == []
+    store.delete("document-0")
+    llama_index_store(store, lambda: len(store.client))
+    store.close()
+    store, nodes = LlamaIndexStore(**where), llama_index_nodes()
+    index = VectorStoreIndex(nodes, storage_context=StorageContext.from_defaults(vector_store=store), embed_model=HashEmbedding())
+    assert len(store.client) == 6 and [one.text for one in index.as_retriever(similarity_top_k=2).retrieve("dates")] == nearest("dates", TEXTS)[:2]
+    # Near alone is as it was; else the nearest is the first all the same.
+    for threshold in (1.0, 0.3):
+        query = VectorStoreQuery(query_embedding=embed("figs"), similarity_top_k=3, mode=VectorStoreQueryMode.MMR, mmr_threshold=threshold)
+        found = [one.text for one in store.query(query).nodes]
+        assert found[0] == "figs" and len(set(found)) == 3 and (threshold < 1 or found == nearest("figs", TEXTS)[:3])
+    tags = nodes[0].model_copy(update={"id_": "with tags"})
+    tags.metadata = {"tags": ["red", "round"]}
+    assert store.add([tags, nodes[1], tags]) == ["with tags", nodes[1].node_id, "with tags"] and len(store.client) == 7
+    for operator, value, expected in [("contains", "red", 1), ("any", ["blue", "round"], 1), ("all", ["red", "round"], 1), ("all", ["red", "blue"], 0)]:
+        filters = MetadataFilters(filters=[MetadataFilter(key="tags", value=value, operator=operator)])
+        assert len(store.get_nodes(filters=filters)) == expected, (operator, value)
+    wrong = MetadataFilters(filters=[MetadataFilter(key="tags", value="e", operator="text_match")])
+    for call in (lambda: store.get_nodes(filters=wrong), lambda: store.query(VectorStoreQuery()), store.delete_nodes):
+        with pytest.raises(rx.InputError):
+            call()
+    store.clear()
+    assert len(store.client) == 0 and store.get_nodes() == []
+    store.close()
