@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Searches over HTTP alone, beside a promotion and beside a rollback, in every mode: what wrk sees of each in ten seconds, and the memory of the server that is
-# no file's, sampled.
+# Searches over HTTP alone, beside a promotion and beside a rollback, in every mode: what wrk sees of each, from a second before it begins to a second after its
+# end, and the memory of the server that is no file's, sampled. One connection, which leaves one core of two to others; CONNECTIONS=4 takes all, and the job minutes.
 #
-#   bench/promote.sh ROXANNE BASE.u8bin QUERY.u8bin WORK [ROWS]          needs wrk and python3; WORK is made, and holds about 10 KB a row
+#   bench/promote.sh ROXANNE BASE.u8bin QUERY.u8bin WORK [ROWS]          needs wrk and python3; WORK is made, and holds about 10 KB a row; MODES="overlap half drain"
 set -euo pipefail
 [ $# -ge 4 ] || { sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0"; exit 2; }
 roxanne=$(realpath "$1") base=$(realpath "$2") query=$(realpath "$3") here=$(realpath "$(dirname "$0")") rows=${5:-200000}
@@ -28,8 +28,8 @@ until grep -q http serve.log; do sleep 0.1; done
 url=$(grep -o 'http://.*' serve.log)
 # One process for all that is not the server's, there before the load: one that began beside it would take the cores from both.
 cat >beside.py <<'P'
-import json, subprocess, sys, threading, time, urllib.request
-url, pid, seconds, what, body = sys.argv[1:]
+import json, signal, subprocess, sys, threading, time, urllib.request
+url, pid, seconds, connections, what, body = sys.argv[1:]
 def call(path, body=None):
     request = urllib.request.Request(url + path, body and json.dumps(body).encode(), {"content-type": "application/json"})
     with urllib.request.urlopen(request) as answer:
@@ -46,7 +46,9 @@ if what == "promote":
     body["sequence"] = collection["sequence"]
 watching = threading.Thread(target=watch)
 watching.start()
-load = subprocess.Popen(["wrk", "-t1", "-c4", "-d" + seconds, "-s", "http.lua", "--latency", url], stdout=subprocess.PIPE, text=True)
+# Beside a job the load lasts as long as that does.
+seconds = seconds if what == "alone" else "300"
+load = subprocess.Popen(["wrk", "-t1", "-c" + connections, "-d" + seconds, "-s", "http.lua", "--latency", url], stdout=subprocess.PIPE, text=True)
 if what != "alone":
     time.sleep(1)
     begin = time.monotonic()
@@ -54,6 +56,8 @@ if what != "alone":
     while (state := call(f"/v1/jobs/{job}?wait=60"))["state"] not in ("done", "failed", "cancelled"):
         pass
     print(f"    {what} {state['state']} {state['error'] or ''} after {time.monotonic() - begin:.2f} s")
+    time.sleep(1)
+    load.send_signal(signal.SIGINT)
 told = load.communicate()[0]
 stop.set()
 watching.join()
@@ -62,10 +66,10 @@ print("\n".join(line for line in told.splitlines() if any(word in line for word 
 P
 beside() { # WHAT TOLD BODY
     echo "== $2"
-    python3 beside.py "$url" $server 10 "$1" "$3"
+    python3 beside.py "$url" $server 10 "${CONNECTIONS:-1}" "$1" "$3"
 }
 wrk -t1 -c4 -d5 -s http.lua "$url" >/dev/null
-for mode in overlap half drain; do
+for mode in ${MODES:-overlap half drain}; do
     beside alone alone '{}'
     cp -r built data/incoming/$mode
     beside promote "$mode: a promotion" "{\"index\": \"$mode\", \"mode\": \"$mode\", \"drain_seconds\": 1}"

@@ -26,6 +26,7 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 /// A system whose indexes are understood.
@@ -35,7 +36,7 @@ pub enum System {
     Hnswlib,
     /// `IndexHNSWFlat` of faiss, or one in an `IndexIDMap`, as `write_index` leaves it.
     Faiss,
-    /// USearch's `save`, version 2, with its vectors.
+    /// USearch's `save`, version 2.10 and later, with its vectors.
     Usearch,
     /// DiskANN of C++: an index in memory (`NAME` beside `NAME.data`) or on disk (`NAME_disk.index`).
     DiskAnn,
@@ -102,6 +103,37 @@ pub enum ForeignError {
     /// Its vectors are none.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
+    /// Keys and edges alone take more.
+    #[error("{path}: keys and edges take more than {allowed} bytes of memory")]
+    Budget {
+        /// The file.
+        path: PathBuf,
+        /// By the budget.
+        allowed: u64,
+    },
+    /// A stop was asked for.
+    #[error("{path}: stopped on request")]
+    Stopped {
+        /// The file that was being read.
+        path: PathBuf,
+    },
+}
+
+/// How an index of another system is read.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// The type of its coordinates where its files do not say, as those of hnswlib and DiskANN: f32 there, if `None`.
+    pub element: Option<ElementType>,
+    /// Bytes that keys and edges may take.
+    pub ram: u64,
+    /// Set to true, it ends.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Default for Reading {
+    fn default() -> Reading {
+        Reading { element: None, ram: u64::MAX, stop: Arc::default() }
+    }
 }
 
 /// What an index of another system holds.
@@ -120,13 +152,16 @@ pub struct Foreign {
 }
 
 impl Foreign {
-    /// Opens the index of `system` at `path`. `element` is the type of its coordinates where its files do not say, as those of hnswlib and DiskANN: f32
-    /// there, if `None`. Memory: keys and edges, 8 bytes a vector and 4 an edge, twice while deleted vectors are left out.
+    /// Opens the index of `system` at `path`. Memory: keys and edges, 16 bytes a vector and 4 an edge, up to twice while they grow, and once more while deleted
+    /// vectors are left out.
     ///
     /// # Errors
-    /// A file that is absent, cut off, damaged, or of a kind that is not understood; of another type of coordinates than `element`.
-    pub fn open(system: System, path: &Path, element: Option<ElementType>) -> Result<Foreign, ForeignError> {
-        let reader = Reader::open(path)?;
+    /// A file that is absent, cut off, damaged, or of a kind that is not understood; of another type of coordinates than was said; more memory than is allowed; a stop.
+    pub fn open(system: System, path: &Path, how: &Reading) -> Result<Foreign, ForeignError> {
+        let (reader, element) = (Reader::open(path, how)?, how.element);
+        if element == Some(ElementType::Binary) {
+            return Err(reader.unsupported("packed bits are read as u8, of which the metric hamming makes bits".to_string()));
+        }
         let foreign = match system {
             System::Hnswlib => hnswlib::read(reader, element.unwrap_or(ElementType::F32)),
             System::DiskAnn => diskann::read(reader, element.unwrap_or(ElementType::F32)),

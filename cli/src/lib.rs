@@ -32,7 +32,7 @@ pub mod rebuild;
 
 /// Indexes that other systems made ([`Builder::foreign`]).
 pub mod foreign {
-    pub use roxanne_builder::foreign::{Foreign, ForeignError, Links, System};
+    pub use roxanne_builder::foreign::{Foreign, ForeignError, Links, Reading, System};
 }
 
 /// What filters by payload are made of.

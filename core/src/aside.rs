@@ -2,24 +2,39 @@
 //!
 //! A thread of low priority is not enough: between two ticks, 4 or 10 ms, a kernel takes the core from nobody, whoever waits. So such a thread offers it often.
 
+use rustix::time::{ClockId, clock_gettime};
 use std::{
     cell::Cell,
     panic::resume_unwind,
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
 thread_local! {
-    /// When this thread last offered its core, where it stands back.
-    static OFFERED: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// Where this thread stands back: when it last looked at whether to offer its core, and what it had computed when it last did so.
+    static OFFERED: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
 }
 
 /// What whoever waits for the core may wait for.
 const BREATH: Duration = Duration::from_micros(500);
 
+/// What this thread has computed in all.
+fn computed() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 /// Does `work`, which takes no lock that those want who come first, on a thread that stands back.
 pub fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    thread::scope(|scope| scope.spawn(|| stand_back(work)).join().unwrap_or_else(|panic| resume_unwind(panic)))
+    // Without a thread of its own it is done here, at the cost of the others.
+    let work = Mutex::new(Some(work));
+    let taken = || work.lock().unwrap_or_else(PoisonError::into_inner).take();
+    thread::scope(|scope| match thread::Builder::new().spawn_scoped(scope, || taken().map(stand_back)) {
+        Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+        Err(_) => taken().map(|work| work()),
+    })
+    .unwrap_or_else(|| unreachable!("the work is taken once"))
 }
 
 /// Does `work` on so many threads; the first error. Where this thread stands back so do they, and half of them are enough.
@@ -29,22 +44,32 @@ pub fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 pub fn on_threads<E: Send>(threads: usize, work: &(dyn Fn() -> Result<(), E> + Sync)) -> Result<(), E> {
     let stands_back = OFFERED.get().is_some();
     let threads = if stands_back { threads / 2 } else { threads }.max(1);
-    let work = || if stands_back { stand_back(work) } else { work() };
+    let work = || {
+        if stands_back {
+            // They have the low priority already of the thread that begins them.
+            OFFERED.set(Some((Instant::now(), computed())));
+        }
+        work()
+    };
     thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
     })
 }
 
-/// Where this thread stands back, and has not done so for half a millisecond: lets those go first who wait for its core. To be called at least that often.
+/// Where this thread stands back, and has computed for half a millisecond since it last did so: lets those go first who wait for its core. To be called at least that
+/// often. Time in which it waited itself does not count, or it would come to nothing where there is always somebody.
 #[inline]
 pub fn breathe() {
-    if let Some(offered) = OFFERED.get() {
-        let now = Instant::now();
-        if now.duration_since(offered) >= BREATH {
+    if let Some((looked, offered)) = OFFERED.get()
+        && looked.elapsed() >= BREATH
+    {
+        let now = computed();
+        let is_due = now.saturating_sub(offered) >= BREATH;
+        if is_due {
             thread::yield_now();
-            OFFERED.set(Some(Instant::now()));
         }
+        OFFERED.set(Some((Instant::now(), if is_due { now } else { offered })));
     }
 }
 
@@ -52,7 +77,7 @@ pub fn breathe() {
 fn stand_back<T>(work: impl FnOnce() -> T) -> T {
     // Refused, it costs the others some time.
     let _ = rustix::process::nice(10);
-    OFFERED.set(Some(Instant::now()));
+    OFFERED.set(Some((Instant::now(), computed())));
     work()
 }
 
@@ -86,15 +111,18 @@ mod tests {
     }
 
     #[test]
-    fn the_core_is_offered_where_it_was_kept_for_long() {
-        let offered = aside(|| {
-            let before = OFFERED.get();
+    fn the_core_is_offered_for_what_was_computed_and_not_for_what_was_waited() {
+        let (after_waiting, after_work) = aside(|| {
+            let offered = || OFFERED.get().map(|(_, offered)| offered);
+            let before = offered();
+            thread::sleep(2 * BREATH);
             breathe();
-            let at_once = OFFERED.get() == before || before.is_some_and(|before| before.elapsed() >= BREATH);
-            thread::sleep(BREATH);
+            let after_waiting = offered() > before;
+            let begin = computed();
+            while computed() - begin < 2 * BREATH {}
             breathe();
-            (at_once, OFFERED.get() > before)
+            (after_waiting, offered() > before)
         });
-        assert_eq!(offered, (true, true));
+        assert_eq!((after_waiting, after_work), (false, true));
     }
 }

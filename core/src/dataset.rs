@@ -41,6 +41,9 @@ use std::{
 };
 use synth::Mixture;
 
+/// Bytes of the file that are read at a time where rows do not follow each other.
+const PIECE_BYTES: u64 = 1 << 20;
+
 /// An opened input: `n` rows of `dim` coordinates of one type.
 #[derive(Debug)]
 pub struct Dataset {
@@ -158,9 +161,25 @@ impl Dataset {
                 mixture.rows(start, count, out);
                 Ok(())
             }
+            Rows::File { file, layout } if layout.spread.is_some() => {
+                // In pieces: what lies between rows may be more than they are.
+                let (at_once, mut piece) = (layout.rows_within(PIECE_BYTES), Vec::new());
+                out.clear();
+                for first in (0..count).step_by(at_once) {
+                    let (start, some) = (start + first as u64, at_once.min(count - first));
+                    piece.resize(layout.span(start, some), 0);
+                    match file.read_exact_at(&mut piece, layout.offset(start)) {
+                        Ok(()) => layout::unwrap_rows(layout, &self.source, start, some, &mut piece)?,
+                        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(self.shrunk(file, layout)),
+                        Err(e) => return Err(DatasetError::io(&self.source, "read rows of")(e)),
+                    }
+                    out.extend_from_slice(&piece);
+                }
+                Ok(())
+            }
             Rows::File { file, layout } => {
                 // Only growth is filled with zeros: a buffer that is used again costs nothing here.
-                out.resize(if count == 0 { 0 } else { layout.span(start, count) }, 0);
+                out.resize(count * layout.stride(), 0);
                 match file.read_exact_at(out, layout.offset(start)) {
                     Ok(()) => layout::unwrap_rows(layout, &self.source, start, count, out),
                     Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(self.shrunk(file, layout)),

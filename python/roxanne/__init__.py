@@ -15,7 +15,8 @@
         client.create("docs", dim=384).upsert(["a", "b"], vectors)
 
 `roxanne.langchain` and `roxanne.llama_index` have vector stores over both. What takes time has a twin for
-asyncio (`await index.asearch(...)`). The GIL is released while the engine works, and Ctrl-C is heard within a moment.
+asyncio (`await index.asearch(...)`). The GIL is released while the engine works, and Ctrl-C is heard within a moment (not by
+the twins, whose threads work on).
 """
 
 from __future__ import annotations

@@ -199,9 +199,10 @@ class RemoteCollection:
             self.client.ask("PUT", f"{self._path}/points", {"points": points})
 
     def delete(self, keys: Iterable[Key]) -> None:
-        """Removes the points of these keys, as far as they are there."""
-        if names := _keys(keys):
-            self.client.ask("POST", f"{self._path}/points/delete", {"points": names})
+        """Removes the points of these keys, as far as they are there: a thousand at a time."""
+        names = _keys(keys)
+        for first in range(0, len(names), _POINTS):
+            self.client.ask("POST", f"{self._path}/points/delete", {"points": names[first : first + _POINTS]})
 
     def get(self, key: Key) -> Point | None:
         """The point of a key."""

@@ -11,6 +11,8 @@ A node is a point under its id; its payload is `{"text": ..., "metadata": {...},
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,6 +33,7 @@ from llama_index.core.vector_stores.types import (
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
 from . import InputError, Metric, Path, Point
+from ._aio import twin
 from ._points import Points, close, metric_of, of_keys, opened
 from .client import Client
 
@@ -55,6 +58,8 @@ class RoxanneVectorStore(BasePydanticVectorStore):
     _list_size: int = PrivateAttr()
     _open: Callable[[int | None], Points | None] = PrivateAttr()
     _points: Points | None = PrivateAttr(default=None)
+    _making: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+    _where: dict[str, Any] = PrivateAttr()
 
     def __init__(
         self,
@@ -68,7 +73,20 @@ class RoxanneVectorStore(BasePydanticVectorStore):
         super().__init__(stores_text=True)
         self._list_size = list_size
         self._open = lambda dim: opened(path, client, collection, metric, None if dim is None else lambda: dim)
+        self._where = {"path": path, "client": client, "collection": collection, "metric": metric, "list_size": list_size}
         self._points = self._open(None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._where["client"] is None:
+            raise TypeError("a store in a directory belongs to the process that opened it")
+        return _again, (self._where,)
+
+    def _there(self, dim: int | None = None) -> Points | None:
+        """The collection, which another may have made meanwhile; with `dim` it is made."""
+        with self._making:
+            if self._points is None:
+                self._points = self._open(None) or (None if dim is None else self._open(dim))
+            return self._points
 
     @classmethod
     def class_name(cls) -> str:
@@ -78,20 +96,19 @@ class RoxanneVectorStore(BasePydanticVectorStore):
     @property
     def client(self) -> Points | None:
         """The collection itself; `None` before the first nodes have made it."""
-        return self._points
+        return self._there()
 
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
         """Puts nodes, in the place of those of their ids. Gives the ids."""
         if not nodes:
             return []
         vectors = np.asarray([node.get_embedding() for node in nodes], dtype=np.float32)
-        if self._points is None:
-            self._points = self._open(vectors.shape[1])
-        assert self._points is not None
+        points = self._there(vectors.shape[1])
+        assert points is not None
         # Of one id the last counts.
         last = {node.node_id: row for row, node in enumerate(nodes)}
         rows = list(last.values())
-        self._points.upsert(list(last), vectors[rows], [_payload(nodes[row]) for row in rows])
+        points.upsert(list(last), vectors[rows], [_payload(nodes[row]) for row in rows])
         return [node.node_id for node in nodes]
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
@@ -102,23 +119,28 @@ class RoxanneVectorStore(BasePydanticVectorStore):
         """Removes nodes by their ids, or those that pass; those of both where both are given."""
         if node_ids is None and filters is None:
             raise InputError("ids or filters are expected: clear() removes all nodes")
-        self._delete(_asked(filters, node_ids, None))
+        points = self._there()
+        if node_ids is not None and filters is None:
+            if points is not None:
+                points.delete(node_ids)
+        else:
+            self._delete(_asked(filters, node_ids, None))
 
     def clear(self) -> None:
         """Removes all nodes."""
         self._delete(None)
 
     def _delete(self, filter: Filter | None) -> None:
-        if self._points is not None:
-            self._points.delete([str(key) for key, _ in self._points.iterate(filter)])
+        if (points := self._there()) is not None:
+            points.delete([str(key) for key, _ in points.iterate(filter)])
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
         """The nodes of those ids that are there, in their order; those that pass; all, without."""
-        if self._points is None:
+        if (points := self._there()) is None:
             return []
         if node_ids is None or filters is not None:
-            node_ids = [str(key) for key, _ in self._points.iterate(_asked(filters, node_ids, None))]
-        return [_node(point) for point in of_keys(self._points, node_ids)]
+            node_ids = [str(key) for key, _ in points.iterate(_asked(filters, node_ids, None))]
+        return [_node(point) for point in of_keys(points, node_ids)]
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """The nodes nearest to a vector (mode `default`), or near to it and unlike each other (`mmr`, at `mmr_threshold`; 1 is near alone)."""
@@ -126,17 +148,17 @@ class RoxanneVectorStore(BasePydanticVectorStore):
             raise InputError(f"mode {query.mode.value!r} is neither default nor mmr")
         if query.query_embedding is None:
             raise InputError("a query has a vector: query_embedding is None")
-        if self._points is None:
+        if (there := self._there()) is None:
             return VectorStoreQueryResult(nodes=[], similarities=[], ids=[])
         diverse = query.mode == VectorStoreQueryMode.MMR
         k = query.similarity_top_k * (_MMR_FACTOR if diverse else 1)
         # An index that keeps no texts itself asks with an empty list of ids for all.
         asked = _asked(query.filters, query.node_ids or None, query.doc_ids or None)
         row = np.asarray([query.query_embedding], dtype=np.float32)
-        found = self._points.search(row, k, filter=asked, list_size=max(self._list_size, k))
-        keys, similarity = [str(key) for key in found.keys[0]], _SIMILARITIES[metric_of(self._points)]
+        found = there.search(row, k, filter=asked, list_size=max(self._list_size, k))
+        keys, similarity = [str(key) for key in found.keys[0]], _SIMILARITIES[metric_of(there)]
         of_key = {key: similarity(distance) for key, distance in zip(keys, found.distances[0].tolist(), strict=False)}
-        points = {str(point.key): point for point in of_keys(self._points, keys)}
+        points = {str(point.key): point for point in of_keys(there, keys)}
         # One that was deleted between the two is none.
         keys = [key for key in keys if key in points]
         if diverse:
@@ -145,19 +167,36 @@ class RoxanneVectorStore(BasePydanticVectorStore):
             keys = get_top_k_mmr_embeddings(query.query_embedding, vectors, None, top, embedding_ids=keys, mmr_threshold=threshold)[1]
         return VectorStoreQueryResult(nodes=[_node(points[key]) for key in keys], similarities=[of_key[key] for key in keys], ids=keys)
 
+    async_add, adelete, adelete_nodes, aclear, aget_nodes, aquery = (
+        twin(add),
+        twin(delete),
+        twin(delete_nodes),
+        twin(clear),
+        twin(get_nodes),
+        twin(query),
+    )
+
     def close(self) -> None:
         """Closes the collection; of a server, this thread's connection."""
         if self._points is not None:
             close(self._points)
 
 
+def _again(where: dict[str, Any]) -> RoxanneVectorStore:
+    return RoxanneVectorStore(**where)
+
+
 def _payload(node: BaseNode) -> dict[str, Any]:
     told = node_to_metadata_dict(node)
     text = node.get_content(metadata_mode=MetadataMode.NONE)
-    return {"text": text, "metadata": node.metadata, "ref_doc_id": node.ref_doc_id, "node": told["_node_content"], "type": told["_node_type"]}
+    # As JSON has it, times as texts among them.
+    metadata = json.loads(told["_node_content"])["metadata"]
+    return {"text": text, "metadata": metadata, "ref_doc_id": node.ref_doc_id, "node": told["_node_content"], "type": told["_node_type"]}
 
 
 def _node(point: Point) -> BaseNode:
+    if not {"node", "type"} <= point.payload.keys():
+        raise InputError(f"the point {point.key!r} is no node of LlamaIndex: its payload has {sorted(point.payload)}")
     node = metadata_dict_to_node({"_node_content": point.payload["node"], "_node_type": point.payload["type"]})
     node.embedding = point.vector.tolist()
     return node
@@ -203,7 +242,7 @@ def _condition(one: MetadataFilter) -> Filter:
             return {"must": [_match(key, each) for each in value]}
         case FilterOperator.IS_EMPTY:
             return {"is_empty": {"key": key}}
-        case operator if operator in ranges:
+        case operator if operator in ranges and isinstance(value, int | float):
             return {"key": key, "range": {ranges[operator]: value}}
         case operator:
             raise InputError(f"operator {operator.value!r} with {value!r} is no filter by payload")

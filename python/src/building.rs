@@ -3,8 +3,8 @@
 use crate::{AnyKey, InputError, Raise, budget, parsed, patiently};
 use pyo3::prelude::*;
 use roxanne::{
-    BuildError, BuildParams, Builder, ElementType, KeyList, Metric,
-    foreign::{Foreign, System},
+    BuildError, BuildParams, Builder, KeyList, Metric,
+    foreign::{Foreign, Reading, System},
 };
 use std::{
     path::Path,
@@ -67,13 +67,18 @@ pub(crate) fn import_index(
     capacity: u64,
 ) -> PyResult<String> {
     let (system, metric): (System, Option<Metric>) = (parsed(system)?, metric.map(parsed).transpose()?);
-    let element: Option<ElementType> = element.map(parsed).transpose()?;
-    let foreign = py.detach(|| Foreign::open(system, Path::new(&path), element)).map_err(BuildError::from).raise()?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let how = Reading { element: element.map(parsed).transpose()?, ram: budget(ram).ram, stop: Arc::clone(&stop) };
+    let foreign = patiently(py, &stop, || Foreign::open(system, Path::new(&path), &how))?.map_err(BuildError::from).raise()?;
     let metric = foreign.metric_or(metric).map_err(InputError::new_err)?;
     let params = BuildParams { max_degree, capacity, ..BuildParams::default() };
-    let stop = Arc::new(AtomicBool::new(false));
     let builder = Builder::new(metric).params(params).budget(budget(ram)).threads(threads).stop(Arc::clone(&stop));
-    let builder = if new_graph { builder.keys(foreign.keys).dataset(foreign.dataset) } else { builder.foreign(foreign) };
+    let builder = if new_graph {
+        let Foreign { dataset, keys, .. } = foreign;
+        builder.keys(keys).dataset(dataset)
+    } else {
+        builder.foreign(foreign)
+    };
     run(py, &stop, builder, &out)
 }
 

@@ -3,6 +3,8 @@
     ROXANNE=path/to/roxanne pytest -p no:asyncio test_own.py          with the wheel of python/ installed
 """
 
+import asyncio
+import datetime
 import os
 import pickle
 import threading
@@ -197,6 +199,30 @@ def test_a_store_for_llama_index_does_what_theirs_does(client, tmp_path, place):
     for call in (lambda: store.get_nodes(filters=wrong), lambda: store.query(VectorStoreQuery()), store.delete_nodes):
         with pytest.raises(rx.InputError):
             call()
+    wrong = MetadataFilters(filters=[MetadataFilter(key="n", value=None, operator=">")])
+    with pytest.raises(rx.InputError):
+        store.delete_nodes(filters=wrong)
+    assert len(store.client) == 7
+    # Times are texts in JSON.
+    nodes[2].metadata["when"] = datetime.datetime(2026, 11, 27)
+    store.add(nodes[2:3])
+    assert store.get_nodes([nodes[2].node_id])[0].metadata["when"] == "2026-11-27T00:00:00"
+    if place == "there":
+        assert pickle.loads(pickle.dumps(store)).get_nodes([nodes[1].node_id])[0].text == nodes[1].text
+    else:
+        with pytest.raises(TypeError, match="belongs to the process"):
+            pickle.dumps(store)
+    assert asyncio.run(store.aquery(VectorStoreQuery(query_embedding=embed("figs")))).nodes[0].text == "figs"
+    store.delete_nodes([f"none {i}" for i in range(70_000)] + ["with tags"])
+    assert len(store.client) == 6
+    store.client.upsert(["other"], np.ones((1, len(embed("figs"))), dtype=np.float32), [{"text": "by another"}])
+    with pytest.raises(rx.InputError, match="no node of LlamaIndex"):
+        store.get_nodes()
     store.clear()
     assert len(store.client) == 0 and store.get_nodes() == []
     store.close()
+
+
+def test_a_store_for_llama_index_finds_what_another_has_made(client):
+    one, other = (LlamaIndexStore(client=client, collection="s") for _ in range(2))
+    assert one.add(llama_index_nodes()) and len(other.get_nodes()) == 6

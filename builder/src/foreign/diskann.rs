@@ -49,12 +49,13 @@ fn in_memory(mut reader: Reader, element: ElementType) -> Result<(Dataset, KeyLi
         row.resize(4 * count as usize, 0);
         reader.fill(&mut row)?;
         links.push(row.as_chunks::<4>().0.iter().map(|id| NodeId(u32::from_le_bytes(*id))));
+        reader.go_on(&links)?;
     }
     let nodes = checked_n(&reader, links.n() as u64)?;
     if let Some((row, id)) = links.bad_row() {
         return Err(reader.wrong(format!("node {row} has neighbor {id} of {nodes} nodes")));
     }
-    let mut data = Reader::open(&beside(&path, ".data"))?;
+    let mut data = reader.beside(&beside(&path, ".data"))?;
     let (n, dim) = (u64::from(data.u32()?), data.u32()? as usize);
     if n != nodes || frozen >= n {
         return Err(data.wrong(format!("{n} vectors, where {} has {nodes} nodes, of which {frozen} are frozen", path.display())));
@@ -65,7 +66,7 @@ fn in_memory(mut reader: Reader, element: ElementType) -> Result<(Dataset, KeyLi
     }
     let dataset = Dataset::of_records(data.path(), &Records::dense(n, dim, element, data.at()))?;
     let mine = n - frozen;
-    let keys = match Reader::open(&beside(&path, ".tags")) {
+    let keys = match reader.beside(&beside(&path, ".tags")) {
         Ok(tags) => KeyList::Numbers(read_tags(tags, n, mine)?),
         Err(ForeignError::Io { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => KeyList::Rows(n),
         Err(error) => return Err(error),
@@ -89,6 +90,15 @@ fn read_tags(mut tags: Reader, n: u64, mine: u64) -> Result<Vec<u64>, ForeignErr
 }
 
 fn on_disk(mut reader: Reader, element: ElementType) -> Result<(Dataset, KeyList, Links), ForeignError> {
+    // What it holds then are not the vectors that it was given.
+    for (suffix, what) in [
+        ("_max_base_norm.bin", "one for inner products, with vectors of another length"),
+        ("_pq_pivots.bin", "one of codes in the place of vectors"),
+    ] {
+        if beside(reader.path(), suffix).exists() {
+            return Err(reader.unsupported(format!("{what}: {} lies beside it", beside(reader.path(), suffix).display())));
+        }
+    }
     reader.skip(8)?;
     let (n, dim, _entry, node_bytes, per_sector, frozen) =
         (reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?);
@@ -125,6 +135,7 @@ fn on_disk(mut reader: Reader, element: ElementType) -> Result<(Dataset, KeyList
             }
             links.push(words.take(count as usize).map(NodeId));
         }
+        reader.go_on(&links)?;
     }
     if let Some((row, id)) = links.bad_row() {
         return Err(reader.wrong(format!("node {row} has neighbor {id} of {n} nodes")));

@@ -113,6 +113,7 @@ fn graph(reader: &mut Reader, tag: [u8; 4]) -> Result<(Header, Dataset, Links), 
         reader.fill(&mut row)?;
         let ids = row.as_chunks::<4>().0.iter().map(|id| i32::from_le_bytes(*id)).take_while(|&id| id != -1);
         links.push(ids.map(|id| NodeId(id as u32)));
+        reader.go_on(&links)?;
         reader.skip(4 * (pair[1] - pair[0] - lowest))?;
     }
     reader.skip(5 * 4)?;

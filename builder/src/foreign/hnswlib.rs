@@ -29,7 +29,7 @@ pub(super) fn read(mut reader: Reader, element: ElementType) -> Result<Foreign, 
         return Err(reader.wrong(detail));
     };
     let width = element.row_bytes(1) as u64;
-    if element == ElementType::Binary || !vector_bytes.is_multiple_of(width) {
+    if !vector_bytes.is_multiple_of(width) {
         return Err(reader.wrong(format!("vectors of {vector_bytes} bytes are none of {element}")));
     }
     reader.room(n, record_bytes, "records")?;
@@ -51,6 +51,7 @@ pub(super) fn read(mut reader: Reader, element: ElementType) -> Result<Foreign, 
             return Err(reader.wrong(format!("neighbor {id} of {n} vectors")));
         }
         links.push(ids.iter().map(|id| NodeId(u32::from_le_bytes(*id))));
+        reader.go_on(&links)?;
         reader.skip(vector_bytes)?;
         labels.push(reader.u64()?);
         is_gone.push(flags & DELETED != 0);

@@ -1,10 +1,11 @@
 //! A file read from its begin to its end, whose every length is held against what is left of it.
 
-use super::ForeignError;
+use super::{ForeignError, Links, Reading};
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
+    sync::atomic::Ordering::Relaxed,
 };
 
 /// Bytes that are read ahead.
@@ -16,10 +17,11 @@ pub(super) struct Reader {
     file: BufReader<File>,
     at: u64,
     len: u64,
+    how: Reading,
 }
 
 impl Reader {
-    pub(super) fn open(path: &Path) -> Result<Reader, ForeignError> {
+    pub(super) fn open(path: &Path, how: &Reading) -> Result<Reader, ForeignError> {
         let io = |error| ForeignError::Io { path: path.to_path_buf(), error };
         // Asked before opening: to open a pipe is to wait for its other end.
         if !std::fs::metadata(path).map_err(io)?.is_file() {
@@ -27,7 +29,20 @@ impl Reader {
         }
         let file = File::open(path).map_err(io)?;
         let len = file.metadata().map_err(io)?.len();
-        Ok(Reader { path: path.to_path_buf(), file: BufReader::with_capacity(BUFFER_BYTES, file), at: 0, len })
+        Ok(Reader { path: path.to_path_buf(), file: BufReader::with_capacity(BUFFER_BYTES, file), at: 0, len, how: how.clone() })
+    }
+
+    /// Another file, read in the same way.
+    pub(super) fn beside(&self, path: &Path) -> Result<Reader, ForeignError> {
+        Reader::open(path, &self.how)
+    }
+
+    /// Goes on, where `links` and as many keys fit the memory that is allowed, and nobody asked for a stop.
+    pub(super) fn go_on(&self, links: &Links) -> Result<(), ForeignError> {
+        if links.bytes() + 8 * links.n() as u64 > self.how.ram {
+            return Err(ForeignError::Budget { path: self.path.clone(), allowed: self.how.ram });
+        }
+        if self.how.stop.load(Relaxed) { Err(ForeignError::Stopped { path: self.path.clone() }) } else { Ok(()) }
     }
 
     pub(super) fn path(&self) -> &Path {

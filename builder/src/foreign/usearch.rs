@@ -1,4 +1,4 @@
-//! USearch, version 2 (`index_dense_gt::save_to_stream`): `u32 rows, u32 bytes a vector, vectors`; a head of 64 bytes; the graph's header of five u64; a level i16 a
+//! USearch, version 2.10 and later (`index_dense_gt::save_to_stream`): `u32 rows, u32 bytes a vector, vectors`; a head of 64 bytes; the graph's header of five u64; a level i16 a
 //! node; the nodes, `u64 key, i16 level, u32 count, u32 neighbors [connectivity_base]`, and upper levels of `u32 count, u32 neighbors [connectivity]` each.
 
 use super::{Foreign, ForeignError, Links, System, agree, checked_n, reader::Reader, without};
@@ -12,8 +12,9 @@ use roxanne_core::{
 
 const MAGIC: &[u8; 7] = b"usearch";
 const HEAD_BYTES: u64 = 64;
-/// The version whose layout this is.
+/// The version whose layout this is, and since when.
 const MAJOR: u16 = 2;
+const MINOR: u16 = 10;
 /// A key that stands for none: the node was deleted.
 const FREE: u64 = u64::MAX;
 /// What a level of a node may take at most.
@@ -31,12 +32,13 @@ pub(super) fn read(mut reader: Reader, element: Option<ElementType>) -> Result<F
     if reader.array::<7>()? != *MAGIC {
         return Err(reader.wrong("no head of USearch after the vectors; was it saved with them, by version 2?".to_string()));
     }
-    let major = u16::from_le_bytes(reader.array()?);
-    reader.skip(4)?;
+    let (major, minor) = (u16::from_le_bytes(reader.array()?), u16::from_le_bytes(reader.array()?));
+    reader.skip(2)?;
     let [metric, scalar, key_kind, slot_kind] = reader.array()?;
     let (_present, _deleted, dim, multi) = (reader.u64()?, reader.u64()?, reader.u64()?, reader.u8()?);
-    if major != MAJOR {
-        return Err(reader.unsupported(format!("USearch {major} is not read, {MAJOR} is")));
+    // Before, kinds of scalars had other numbers.
+    if major != MAJOR || minor < MINOR {
+        return Err(reader.unsupported(format!("saved by USearch {major}.{minor}; {MAJOR}.{MINOR} and later are read")));
     }
     if (key_kind, slot_kind) != (U64, U32) || multi != 0 {
         return Err(reader.unsupported("keys must be numbers of 64 bits, one vector a key, and nodes numbers of 32 bits".to_string()));
@@ -45,18 +47,16 @@ pub(super) fn read(mut reader: Reader, element: Option<ElementType>) -> Result<F
         b'e' => Metric::L2,
         b'c' => Metric::Cosine,
         b'i' => Metric::InnerProduct,
-        b'b' => Metric::Hamming,
-        other => return Err(reader.unsupported(format!("metric '{}' is none of l2sq, cos, ip, hamming", char::from(other)))),
+        other => return Err(reader.unsupported(format!("metric '{}' is none of l2sq, cos, ip", char::from(other)))),
     };
-    // Packed bits are bytes until the builder takes them.
-    let (found, dim) = match scalar {
-        11 => (ElementType::F32, dim),
-        12 => (ElementType::F16, dim),
-        4 => (ElementType::Bf16, dim),
-        17 => (ElementType::U8, dim),
-        23 => (ElementType::I8, dim),
-        1 if metric == Metric::Hamming => (ElementType::U8, dim.div_ceil(8)),
-        other => return Err(reader.unsupported(format!("coordinates of kind {other} are none of f32, f16, bf16, u8, i8, b1"))),
+    let found = match scalar {
+        11 => ElementType::F32,
+        12 => ElementType::F16,
+        4 => ElementType::Bf16,
+        17 => ElementType::U8,
+        23 => ElementType::I8,
+        // Bits lie the other way round there in every byte.
+        other => return Err(reader.unsupported(format!("coordinates of kind {other} are none of f32, f16, bf16, u8, i8"))),
     };
     let element = agree(&reader, found, element)?;
     let dim = usize::try_from(dim).ok().filter(|&dim| element.row_bytes(dim.min(1 << 32)) as u64 == row_bytes);
@@ -85,6 +85,7 @@ pub(super) fn read(mut reader: Reader, element: Option<ElementType>) -> Result<F
         reader.fill(&mut slots)?;
         let (ids, _) = slots[..4 * count as usize].as_chunks::<4>();
         links.push(ids.iter().map(|id| NodeId(u32::from_le_bytes(*id))));
+        reader.go_on(&links)?;
         reader.skip(levels * (4 + 4 * connectivity))?;
         keys.push(key);
         is_gone.push(key == FREE);

@@ -31,7 +31,8 @@ use tempfile::NamedTempFile;
   roxanne export docs vectors.npy --keys-to keys.txt         a collection, as it is now
   roxanne export my.rx ann --diskann                         ann, ann.data, ann.tags: an index in memory of DiskANN
 
-Vectors come in the order of the index, keys in the same; `roxanne build vectors.fbin --keys keys.txt` makes an index of them again.")]
+Vectors come in the order of the index, keys in the same; `roxanne build vectors.fbin --keys keys.txt` makes an index of them again (with
+--string-keys where keys are texts that look like numbers).")]
 pub(crate) struct Args {
     /// The directory of an index or a collection
     #[arg(value_name = "IDX")]
@@ -59,6 +60,9 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         to_diskann(args, &progress, &stop)?
     } else {
         refuse_existing(&args.out)?;
+        if args.keys_to.as_ref() == Some(&args.out) {
+            return Err(Failure::usage("vectors and keys are two files"));
+        }
         args.keys_to.as_deref().map_or(Ok(()), refuse_existing)?;
         if is_collection(&args.index) { of_collection(args, &progress, &stop)? } else { of_index(args, &progress, &stop)? }
     };
@@ -78,6 +82,16 @@ enum Keys {
 }
 
 impl Keys {
+    /// A text of its own line.
+    fn push(&mut self, text: String) -> Result<(), Failure> {
+        match self {
+            Keys::Strings(keys) if !text.contains('\n') => keys.push(text),
+            _ => return Err(Failure::input(format!("a key has more than one line, which no file of keys can hold: {text:?}"))),
+        }
+        Ok(())
+    }
+
+    /// Before the vectors get their name: where those are, the keys are whole.
     fn write(self, path: Option<&Path>) -> Result<(), Failure> {
         let keys = match self {
             Keys::Numbers(keys) => KeyList::Numbers(keys),
@@ -85,6 +99,16 @@ impl Keys {
         };
         path.map_or(Ok(()), |path| key_file::write(path, &keys))
     }
+}
+
+/// Gives vectors and keys their names, or neither.
+fn publish(writer: DatasetWriter, keys: Keys, args: &Args) -> Result<(), Failure> {
+    keys.write(args.keys_to.as_deref())?;
+    writer.finish().map_err(|error| {
+        // The error to tell is the first one.
+        args.keys_to.iter().for_each(|path| drop(std::fs::remove_file(path)));
+        error.into()
+    })
 }
 
 fn of_index(args: &Args, progress: &progress::Progress, stop: &AtomicBool) -> Result<u64, Failure> {
@@ -97,14 +121,13 @@ fn of_index(args: &Args, progress: &progress::Progress, stop: &AtomicBool) -> Re
         writer.push_rows(node.vector)?;
         match &mut keys {
             Keys::Numbers(keys) => keys.push(node.key.0),
-            Keys::Strings(keys) => keys.push(index.key_name(node.key)?.unwrap_or_default()),
+            Keys::Strings(_) => keys.push(index.key_name(node.key)?.unwrap_or_default())?,
         }
         progress.reached(writer.n());
         if stop.load(Relaxed) { Err(interrupt::interrupted(args.out.display())) } else { Ok(()) }
     })?;
     let n = writer.n();
-    writer.finish()?;
-    keys.write(args.keys_to.as_deref())?;
+    publish(writer, keys, args)?;
     Ok(n)
 }
 
@@ -117,13 +140,15 @@ fn of_collection(args: &Args, progress: &progress::Progress, stop: &AtomicBool) 
     progress.phase("export", collection.count(), "vectors");
     let mut failed = None;
     let exported = collection.export(|key, row| {
-        match (key, &mut keys) {
-            (PointKey::Number(key), Keys::Numbers(keys)) => keys.push(key),
-            (PointKey::Text(key), Keys::Strings(keys)) => keys.push(key.into_string()),
-            // All are of the collection's kind.
-            _ => {}
-        }
-        let written = writer.push_rows(row).map_err(Failure::from);
+        let named = match (key, &mut keys) {
+            (PointKey::Number(key), Keys::Numbers(keys)) => {
+                keys.push(key);
+                Ok(())
+            }
+            (PointKey::Number(key), _) => keys.push(key.to_string()),
+            (PointKey::Text(key), _) => keys.push(key.into_string()),
+        };
+        let written = named.and(writer.push_rows(row).map_err(Failure::from));
         progress.reached(writer.n());
         let stopped = if stop.load(Relaxed) { Err(interrupt::interrupted(args.out.display())) } else { Ok(()) };
         written.and(stopped).map_err(|failure| {
@@ -135,8 +160,7 @@ fn of_collection(args: &Args, progress: &progress::Progress, stop: &AtomicBool) 
     failed.map_or(Ok(()), Err)?;
     exported?;
     let n = writer.n();
-    writer.finish()?;
-    keys.write(args.keys_to.as_deref())?;
+    publish(writer, keys, args)?;
     Ok(n)
 }
 
@@ -196,9 +220,16 @@ fn to_diskann(args: &Args, progress: &progress::Progress, stop: &AtomicBool) -> 
     let index = open(&args.index)?;
     let info = index.info();
     let refuse = |what: &str| Failure::input(format!("{}: {what}", args.index.display()));
-    if !matches!(info.element, ElementType::F32 | ElementType::U8 | ElementType::I8) || info.metric == Metric::Manhattan {
-        return Err(refuse("DiskANN knows vectors of f32, u8 and i8, under l2, cos and dot"));
+    let is_known = match info.metric {
+        Metric::L2 | Metric::Cosine => matches!(info.element, ElementType::F32 | ElementType::U8 | ElementType::I8),
+        Metric::InnerProduct => info.element == ElementType::F32,
+        Metric::Manhattan | Metric::Hamming => false,
+    };
+    if !is_known {
+        return Err(refuse("DiskANN knows vectors of f32, u8 and i8 under l2 and cos, and of f32 under dot"));
     }
+    // Under cos it takes those that it opens for normalized.
+    let normalizes = info.metric == Metric::Cosine && info.element == ElementType::F32;
     if info.string_keys {
         return Err(refuse("DiskANN's keys are numbers below 2^32, these are strings"));
     }
@@ -212,7 +243,7 @@ fn to_diskann(args: &Args, progress: &progress::Progress, stop: &AtomicBool) -> 
     let mut tags = Part::begin(&args.out, ".tags", &[])?;
     data.words([n, dim])?;
     tags.words([n, 1])?;
-    let (mut bytes, mut most) = (24, 0);
+    let (mut bytes, mut most, mut values) = (24, 0, vec![0.0; info.dim]);
     progress.phase("export", info.n, "vectors");
     index.each_node(&mut |node: Node<'_>| -> Result<(), Failure> {
         let Ok(tag) = u32::try_from(node.key.0) else {
@@ -220,7 +251,13 @@ fn to_diskann(args: &Args, progress: &progress::Progress, stop: &AtomicBool) -> 
         };
         let count = node.neighbors.len() as u32;
         graph.words(iter::once(count).chain(node.neighbors.iter().map(|id| id.0)))?;
-        data.write(node.vector)?;
+        if normalizes {
+            info.element.decode(node.vector, &mut values);
+            let norm = values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
+            values.iter().try_for_each(|&value| data.write(&((f64::from(value) / norm) as f32).to_le_bytes()))?;
+        } else {
+            data.write(node.vector)?;
+        }
         tags.words([tag])?;
         (bytes, most) = (bytes + 4 + 4 * u64::from(count), most.max(count));
         progress.reached(u64::from(node.id.0) + 1);

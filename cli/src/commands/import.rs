@@ -4,7 +4,7 @@ use super::{Limits, Shape, build::tell, refuse_existing};
 use crate::{failure::Failure, interrupt, parse, probe, progress};
 use roxanne_builder::{
     BuildError, Builder, Device,
-    foreign::{Foreign, System},
+    foreign::{Foreign, ForeignError, Reading, System},
 };
 use roxanne_core::{element::ElementType, metric::Metric};
 use std::{io::Write, path::PathBuf, sync::Arc};
@@ -18,7 +18,8 @@ use std::{io::Write, path::PathBuf, sync::Arc};
   roxanne import diskann ann_disk.index -o my.rx --metric l2 --element u8
 
 Vectors, keys and the graph's lowest level are taken; deleted vectors are left out. Read are: hnswlib's save_index; IndexHNSWFlat
-of faiss, also in an IndexIDMap; USearch 2 with keys of 64 bits; DiskANN's NAME (beside NAME.data) and NAME_disk.index.
+of faiss, also in an IndexIDMap; USearch 2.10 and later; DiskANN's NAME (beside NAME.data) and NAME_disk.index. Where most vectors
+were deleted few edges are left: take --new-graph there.
 Edges are pruned to --degree, and linked where the entry reached nothing: a part of the work of finding them. --new-graph finds
 new ones all the same, as `roxanne build` does.")]
 pub(crate) struct Args {
@@ -68,7 +69,12 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
     if args.output.symlink_metadata().is_err() {
         refuse_existing(&args.output)?;
     }
-    let open = || Foreign::open(args.system, &args.file, args.element).map_err(BuildError::from);
+    let how = Reading { element: args.element, ram: args.limits.budget().ram, stop: Arc::clone(&stop) };
+    let stopped = |error| match error {
+        BuildError::Stopped | BuildError::Foreign(ForeignError::Stopped { .. }) => interrupt::interrupted(args.output.display()),
+        error => error.into(),
+    };
+    let open = || Foreign::open(args.system, &args.file, &how).map_err(|error| stopped(error.into()));
     let foreign = open()?;
     let metric = foreign.metric_or(args.metric).map_err(Failure::usage)?;
     let progress = Arc::new(progress::Progress::within(args.progress, args.limits.budget()));
@@ -79,14 +85,17 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         .threads(usize::from(args.threads))
         .observer(progress.clone())
         .stop(stop);
-    builder = if args.new_graph { builder.keys(foreign.keys).dataset(foreign.dataset) } else { builder.foreign(foreign) };
+    builder = if args.new_graph {
+        // The edges go at once.
+        let Foreign { dataset, keys, .. } = foreign;
+        builder.keys(keys).dataset(dataset)
+    } else {
+        builder.foreign(foreign)
+    };
     if let Some(least) = args.verify {
         builder = builder.judge(probe::judge(open()?.dataset, metric, least, args.shape.degree, args.limits.budget().ram)?);
     }
-    let report = builder.build(&args.output).map_err(|error| match error {
-        BuildError::Stopped => interrupt::interrupted(args.output.display()),
-        error => error.into(),
-    })?;
+    let report = builder.build(&args.output).map_err(stopped)?;
     progress.end();
     tell(&report, Some(&args.output), args.json, out)
 }

@@ -21,7 +21,7 @@ pub(crate) struct Args {
     /// The index directory
     #[arg(value_name = "IDX")]
     index: PathBuf,
-    /// Most memory for an index: where its graph takes more, an edge to every node is looked for, not a way [default: what it takes]
+    /// Most memory for an index: where its graph takes more, an edge to every node is looked for, not a way; and one code a page is computed again, not all [default: what it takes]
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     ram: Option<u64>,
     /// Progress on stderr: bars on a terminal, lines, or JSON events

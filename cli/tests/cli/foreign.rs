@@ -2,6 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::shell::{Place, SIFT_BASE, roxanne};
+use roxanne::{
+    Budget, Change, Collection, CollectionConfig, CollectionOptions, ElementType, Index, KeyKind, Metric, Point, PointKey, SearchError,
+    foreign::{Foreign, Reading, System},
+};
 use std::{collections::BTreeMap, fs};
 
 fn data(name: &str) -> String {
@@ -34,8 +38,20 @@ fn what_diskann_made_is_imported_and_given_back() {
     let expected: BTreeMap<_, _> = (0..240).map(|row| (format!("{}", 2 * row + 5), sample[8 + 128 * row..][..32].to_vec())).collect();
     assert!(rows(&vectors, &keys) == expected);
 
-    // As DiskANN would have it, and taken from there once more: the same edges, hence the same index but for the order of its rows.
+    // As DiskANN would have it: the same edges, the same entry. And taken from there once more.
     roxanne(&["export", &index, &name, "--diskann"]).well();
+    let opened = Index::open(&index, Budget::default()).unwrap();
+    let how = Reading { element: Some(ElementType::U8), ..Reading::default() };
+    let given = Foreign::open(System::DiskAnn, name.as_ref(), &how).unwrap();
+    let mut seen = 0;
+    opened
+        .each_node(&mut |node| {
+            assert_eq!(given.links.row(node.id.index()), node.neighbors);
+            seen += 1;
+            Ok::<_, SearchError>(())
+        })
+        .unwrap();
+    assert_eq!((seen, fs::read(&name).unwrap()[12..16].to_vec()), (240, opened.entry().0.to_le_bytes().to_vec()));
     let again = place.at("again.rx");
     roxanne(&["import", "diskann", &name, "-o", &again, "--metric", "l2", "--element", "u8", "--verify", "0.95"]).well();
     let [vectors, keys] = ["again.u8bin", "again.txt"].map(|name| place.at(name));
@@ -67,7 +83,7 @@ fn a_collection_is_exported_as_it_is_now() {
 #[test]
 fn what_cannot_be_taken_or_given_is_said() {
     let place = Place::new();
-    let [index, out, sq8, live] = ["my.rx", "out", "sq8.rx", "live.rx"].map(|name| place.at(name));
+    let [index, out, sq8, live, dot] = ["my.rx", "out", "sq8.rx", "live.rx", "dot.rx"].map(|name| place.at(name));
     for (args, code, told) in [
         (vec!["import", "hnswlib", &data("foreign/hnswlib.bin"), "-o", &index], 2, "a metric must be given"),
         (vec!["import", "faiss", &data("foreign/faiss.index"), "-o", &index, "-m", "l2"], 2, "near means dot"),
@@ -76,6 +92,7 @@ fn what_cannot_be_taken_or_given_is_said() {
         (vec!["import", "diskann", &data("foreign/none"), "-o", &index, "-m", "l2"], 3, "No such file"),
         (vec!["import", "annoy", &data("foreign/none"), "-o", &index], 2, "known: hnswlib, faiss, usearch, diskann"),
         (vec!["import", "diskann", &data("foreign/ann"), "-o", &index, "-m", "l2", "--element", "u8", "--ram", "1M"], 4, "bytes of memory"),
+        (vec!["import", "diskann", &data("foreign/ann"), "-o", &index, "-m", "l2", "--element", "u8", "--ram", "4K"], 4, "keys and edges"),
     ] {
         let run = roxanne(&args);
         assert!(run.code == Some(code) && run.stderr.contains(told), "{run:?}");
@@ -83,14 +100,35 @@ fn what_cannot_be_taken_or_given_is_said() {
     roxanne(&["build", "synth:n=300,dim=16", "-o", &sq8, "--vectors", "sq8"]).well();
     roxanne(&["build", "synth:n=300,dim=16", "-o", &live, "--capacity", "400"]).well();
     roxanne(&["build", "synth:n=300,dim=16,type=f16", "-o", &index]).well();
+    roxanne(&["build", "synth:n=300,dim=16,type=u8", "-o", &dot, "--metric", "dot"]).well();
     for (args, code, told) in [
         (vec!["export", &sq8, &out, "--keys-to", "k"], 3, "a byte a coordinate"),
         (vec!["export", &live, &out, "--diskann"], 3, "changed in place"),
         (vec!["export", &index, &out, "--diskann"], 3, "f32, u8 and i8"),
+        (vec!["export", &dot, &out, "--diskann"], 3, "of f32 under dot"),
+        (vec!["export", &index, &out, "--keys-to", &out], 2, "two files"),
         (vec!["export", &index, "out.fbin", "--keys-to", "k"], 3, "f16"),
         (vec!["export", &index, "out.f16bin"], 2, "--keys-to"),
     ] {
         let run = roxanne(&args);
         assert!(run.code == Some(code) && run.stderr.contains(told), "{run:?}");
     }
+}
+
+#[test]
+fn diskann_is_given_vectors_of_length_one_under_cos_and_no_key_of_two_lines_goes_out() {
+    let place = Place::new();
+    let [index, name, docs, out] = ["my.rx", "ann", "docs", "v.fbin"].map(|name| place.at(name));
+    roxanne(&["build", "synth:n=200,dim=16", "-o", &index, "--metric", "cos"]).well();
+    roxanne(&["export", &index, &name, "--diskann"]).well();
+    let data = fs::read(format!("{name}.data")).unwrap();
+    let values: Vec<f32> = data[8..].chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect();
+    assert!(values.len() == 200 * 16 && values.chunks_exact(16).all(|row| (row.iter().map(|v| v * v).sum::<f32>() - 1.0).abs() < 1e-5));
+    let config = CollectionConfig { dim: 2, metric: Metric::L2, element: ElementType::F32, keys: KeyKind::Strings };
+    let collection = Collection::create(&docs, &config, &CollectionOptions::default()).unwrap();
+    let point = |key: &str| Change::Upsert(Point { key: PointKey::Text(key.into()), vector: vec![1.0, 2.0], payload: "".into() });
+    collection.write(vec![point("one"), point("two\nlines")]).unwrap();
+    drop(collection);
+    roxanne(&["export", &docs, &out, "--keys-to", &place.at("keys")]).failed_last(3, &["more than one line"]);
+    assert!(!fs::exists(&out).unwrap() && !fs::exists(place.at("keys")).unwrap());
 }

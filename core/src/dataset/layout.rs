@@ -91,6 +91,12 @@ impl Layout {
         self.data_offset + within
     }
 
+    /// Rows, at least one, that take no more than about `bytes` of the file.
+    pub(super) fn rows_within(&self, bytes: u64) -> usize {
+        let row = self.spread.map_or(self.stride() as u64, |Spread { per_block, block_bytes, .. }| block_bytes.div_ceil(per_block));
+        (bytes / row.max(1)).max(1) as usize
+    }
+
     /// Bytes of the file from the begin of row `start` to the end of the last of `count`, at least one.
     pub(super) fn span(&self, start: u64, count: usize) -> usize {
         match self.spread {

@@ -154,7 +154,7 @@ impl Collection {
     }
 
     /// The same of an index that was built of this collection's own points ([`Collection::export`]) while its base was the generation `of`, `None` for none:
-    /// refused where another has become the base meanwhile. The old one goes; where the same points made the same base again it stays, and the new one goes.
+    /// refused where another has become the base meanwhile. The old one goes; where nothing was written since, and the same base was made again, that stays, and the new one goes.
     /// As nobody knows of it before, it refuses no searches: where bases are drained
     /// this one comes by halves.
     ///
@@ -185,11 +185,15 @@ impl Collection {
         let target = inner.path.join(&name);
         let no_merge = locked(&inner.merging);
         let is_base = || locked(&inner.writer).base.as_ref().map(name_of).as_ref() == Some(&name);
-        match (is_base(), of) {
-            // Built of the same points as what is there.
-            (true, Some(_)) => return fs::remove_dir_all(source).map_err(io(source)),
-            (true, None) => return Err(rejected("it is the base already".to_string())),
-            (false, _) => {}
+        let is_elsewhere = || fs::canonicalize(source).ok() != fs::canonicalize(&target).ok();
+        if is_base() {
+            // Nothing was written since: what was built again is what is there. Where something was, it waits, and must be merged.
+            let is_all = of.is_some() && sequence == locked(&inner.writer).base_sequence && is_elsewhere();
+            return if is_all {
+                fs::remove_dir_all(source).map_err(io(source))
+            } else {
+                Err(rejected("it is the base already".to_string()))
+            };
         }
         if inner.store.before()?.is_some_and(|before| before.name == name) {
             return Err(rejected(
@@ -197,7 +201,7 @@ impl Collection {
             ));
         }
         // It lies there already where an earlier promotion was cut off; another of that name is the same, left by another.
-        if fs::canonicalize(source).ok() != fs::canonicalize(&target).ok() {
+        if is_elsewhere() {
             let _ = fs::remove_dir_all(&target);
             fs::rename(source, &target).map_err(io(source))?;
         }

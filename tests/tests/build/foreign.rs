@@ -2,7 +2,7 @@
 
 use roxanne_builder::{
     BuildError, BuildParams, Builder,
-    foreign::{Foreign, ForeignError, System},
+    foreign::{Foreign, ForeignError, Reading, System},
 };
 use roxanne_core::{element::ElementType, format::keys::KeyList, metric::Metric, random::CounterRng};
 use roxanne_engine::{Budget, Index, SearchParams, verify::verify};
@@ -13,6 +13,10 @@ const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/foreign");
 /// Rows and coordinates that were taken of the sample.
 const N: usize = 240;
 const DIM: usize = 32;
+
+fn of_type(element: ElementType) -> Reading {
+    Reading { element: Some(element), ..Reading::default() }
+}
 
 /// An index, and what is known of it.
 struct Made {
@@ -44,7 +48,7 @@ impl Made {
     }
 
     fn open(&self) -> Foreign {
-        Foreign::open(self.system, &self.path(), Some(self.element)).expect(self.file)
+        Foreign::open(self.system, &self.path(), &of_type(self.element)).expect(self.file)
     }
 }
 
@@ -133,22 +137,22 @@ fn what_was_cut_off_is_refused_with_its_place() {
         let needed = if of.system == System::Hnswlib { 96 + N * 188 } else { bytes.len() };
         for len in (0..needed).step_by(17).chain([needed - 1]) {
             fs::write(&path, &bytes[..len]).unwrap();
-            let error = Foreign::open(of.system, &path, Some(of.element)).unwrap_err();
+            let error = Foreign::open(of.system, &path, &of_type(of.element)).unwrap_err();
             assert!(error.to_string().contains(of.file), "{error}");
         }
         // One of another system is none of this.
         for other in ALL.iter().filter(|other| other.system != of.system) {
-            assert!(Foreign::open(of.system, &other.path(), Some(of.element)).is_err(), "{} as {}", other.file, of.system);
+            assert!(Foreign::open(of.system, &other.path(), &of_type(of.element)).is_err(), "{} as {}", other.file, of.system);
         }
-        assert!(matches!(Foreign::open(of.system, &dir.path().join("none"), None), Err(ForeignError::Io { .. })));
-        assert!(Foreign::open(of.system, dir.path(), None).is_err());
+        assert!(matches!(Foreign::open(of.system, &dir.path().join("none"), &Reading::default()), Err(ForeignError::Io { .. })));
+        assert!(Foreign::open(of.system, dir.path(), &Reading::default()).is_err());
     }
     for (system, file, element) in [
         (System::Usearch, "f16.usearch", ElementType::F32),
         (System::Faiss, "faiss.index", ElementType::U8),
         (System::DiskAnn, "ann", ElementType::F32),
     ] {
-        assert!(Foreign::open(system, &PathBuf::from(DATA).join(file), Some(element)).is_err(), "{file}");
+        assert!(Foreign::open(system, &PathBuf::from(DATA).join(file), &of_type(element)).is_err(), "{file}");
     }
 }
 
@@ -173,7 +177,16 @@ fn whatever_bits_were_turned_nothing_is_believed() {
                 _ => bytes[at..].iter_mut().take(8).for_each(|byte| *byte = 0xFF),
             }
             fs::write(&path, &bytes).unwrap();
-            let Ok(foreign) = Foreign::open(of.system, &path, Some(of.element)) else {
+            if of.file == "ann" && turn % 3 > 0 {
+                // Its other files are damaged as well.
+                let suffix = [".data", ".tags"][turn as usize % 3 - 1];
+                let mut other = fs::read(format!("{}{suffix}", of.path().display())).unwrap();
+                let at = rng.below(4 * turn + 1, if turn % 2 == 0 { 8 } else { other.len() as u64 }) as usize;
+                other[at] ^= 1 << rng.below(4 * turn + 3, 8);
+                fs::write(format!("{}{suffix}", path.display()), &other[..other.len() - usize::from(turn % 7 == 0)]).unwrap();
+                fs::copy(of.path(), &path).unwrap();
+            }
+            let Ok(foreign) = Foreign::open(of.system, &path, &of_type(of.element)) else {
                 refused += 1;
                 continue;
             };
@@ -192,4 +205,31 @@ fn whatever_bits_were_turned_nothing_is_believed() {
         }
     }
     assert!(refused > 1000 && taken > 1000, "{refused} refused, {taken} taken");
+}
+
+#[test]
+fn reading_keeps_to_its_memory_and_hears_a_stop() {
+    for of in &ALL {
+        let of_it = |how: Reading| Foreign::open(of.system, &of.path(), &Reading { element: Some(of.element), ..how });
+        assert!(
+            matches!(of_it(Reading { ram: 5000, ..Reading::default() }), Err(ForeignError::Budget { allowed: 5000, .. })),
+            "{}",
+            of.file
+        );
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+        assert!(matches!(of_it(Reading { stop, ..Reading::default() }), Err(ForeignError::Stopped { .. })), "{}", of.file);
+        assert!(of_it(Reading { ram: 100_000, ..Reading::default() }).is_ok(), "{}", of.file);
+        assert!(Foreign::open(of.system, &of.path(), &of_type(ElementType::Binary)).is_err());
+    }
+    // Beside these an index on disk holds something else than it was given.
+    let dir = scratch();
+    let path = dir.path().join("ann_disk.index");
+    fs::copy(PathBuf::from(DATA).join("ann_disk.index"), &path).unwrap();
+    assert!(Foreign::open(System::DiskAnn, &path, &of_type(ElementType::U8)).is_ok());
+    for suffix in ["_max_base_norm.bin", "_pq_pivots.bin"] {
+        let other = dir.path().join(format!("ann_disk.index{suffix}"));
+        fs::write(&other, [0]).unwrap();
+        assert!(Foreign::open(System::DiskAnn, &path, &of_type(ElementType::U8)).unwrap_err().to_string().contains(suffix));
+        fs::remove_file(other).unwrap();
+    }
 }

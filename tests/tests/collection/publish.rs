@@ -108,6 +108,15 @@ fn a_base_is_replaced_again_and_again_while_it_changes() {
     collection.replace(&again, sequence, of).unwrap();
     assert!(!again.exists() && collection.base_generation() == of);
     holds(&collection, &model, "built again");
+    // Written once more, as it was, it waits to be merged: the same base does not hold that.
+    super::power::copy(&collection.path().join(format!("base-{:016x}", of.unwrap())), &again);
+    write(&collection, &mut model, 1, &mut (0..40));
+    let sequence = collection.stats().sequence;
+    for source in [&again, &collection.path().join(format!("base-{:016x}", of.unwrap()))] {
+        let error = collection.replace(source, sequence, of).unwrap_err().to_string();
+        assert!(error.contains("the base already") && source.exists(), "{error}");
+    }
+    holds(&collection, &model, "refused");
 }
 
 #[test]
