@@ -11,6 +11,7 @@ A node is a point under its id; its payload is `{"text": ..., "metadata": {...},
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable, Sequence
@@ -33,7 +34,6 @@ from llama_index.core.vector_stores.types import (
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 
 from . import InputError, Metric, Path, Point
-from ._aio import twin
 from ._points import Points, close, metric_of, of_keys, opened
 from .client import Client
 
@@ -167,14 +167,29 @@ class RoxanneVectorStore(BasePydanticVectorStore):
             keys = get_top_k_mmr_embeddings(query.query_embedding, vectors, None, top, embedding_ids=keys, mmr_threshold=threshold)[1]
         return VectorStoreQueryResult(nodes=[_node(points[key]) for key in keys], similarities=[of_key[key] for key in keys], ids=keys)
 
-    async_add, adelete, adelete_nodes, aclear, aget_nodes, aquery = (
-        twin(add),
-        twin(delete),
-        twin(delete_nodes),
-        twin(clear),
-        twin(get_nodes),
-        twin(query),
-    )
+    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+        """As `add`, on a thread."""
+        return await asyncio.to_thread(self.add, nodes, **kwargs)
+
+    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """As `delete`, on a thread."""
+        await asyncio.to_thread(self.delete, ref_doc_id)
+
+    async def adelete_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any) -> None:
+        """As `delete_nodes`, on a thread."""
+        await asyncio.to_thread(self.delete_nodes, node_ids, filters)
+
+    async def aclear(self) -> None:
+        """As `clear`, on a thread."""
+        await asyncio.to_thread(self.clear)
+
+    async def aget_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
+        """As `get_nodes`, on a thread."""
+        return await asyncio.to_thread(self.get_nodes, node_ids, filters)
+
+    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """As `query`, on a thread."""
+        return await asyncio.to_thread(self.query, query, **kwargs)
 
     def close(self) -> None:
         """Closes the collection; of a server, this thread's connection."""
