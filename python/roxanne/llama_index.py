@@ -84,8 +84,9 @@ class RoxanneVectorStore(BasePydanticVectorStore):
     def _there(self, dim: int | None = None) -> Points | None:
         """The collection, which another may have made meanwhile; with `dim` it is made."""
         with self._making:
+            # One without points is there all the same, although it is false.
             if self._points is None:
-                self._points = self._open(None) or (None if dim is None else self._open(dim))
+                self._points = self._open(dim)
             return self._points
 
     @classmethod

@@ -226,3 +226,12 @@ def test_a_store_for_llama_index_does_what_theirs_does(client, tmp_path, place):
 def test_a_store_for_llama_index_finds_what_another_has_made(client):
     one, other = (LlamaIndexStore(client=client, collection="s") for _ in range(2))
     assert one.add(llama_index_nodes()) and len(other.get_nodes()) == 6
+
+
+def test_a_store_for_llama_index_takes_an_empty_collection_for_one(tmp_path):
+    nodes, path = llama_index_nodes(), tmp_path / "s"
+    store = LlamaIndexStore(path)
+    rx.create(path, dim=len(nodes[0].embedding), metric="l2", keys="strings").close()
+    assert store.client is not None and len(store.client) == 0 and store.client is store.client
+    assert store.add(nodes) and store.client.info["metric"] == "l2" and len(store.get_nodes()) == 6
+    store.close()
